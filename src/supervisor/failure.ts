@@ -1,0 +1,70 @@
+// Errors of the kit, and how any error crosses a thread: the code, the message and the causes stay.
+
+export type KitErrorCode =
+  | 'canceled'
+  | 'deadline-exceeded'
+  | 'resource-exhausted'
+  | 'unavailable'
+  | 'already-exists'
+  | 'not-found'
+  | 'unimplemented'
+  | 'internal';
+
+export class KitError extends Error {
+  readonly code: KitErrorCode;
+  constructor(code: KitErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'KitError';
+    this.code = code;
+  }
+}
+
+/** An error that came from another thread. `code` is what it was there. */
+export class RemoteError extends Error {
+  readonly code: string | undefined;
+  constructor(wire: WireError) {
+    super(wire.message, wire.cause === undefined ? undefined : { cause: new RemoteError(wire.cause) });
+    this.name = wire.name;
+    this.code = wire.code;
+    if (wire.stack !== undefined) this.stack = wire.stack;
+  }
+}
+
+export interface WireError {
+  name: string;
+  message: string;
+  code: string | undefined;
+  stack: string | undefined;
+  cause: WireError | undefined;
+}
+
+const causeDepthMax = 8;
+
+export function toWire(error: unknown, depth = 0): WireError {
+  if (!(error instanceof Error)) {
+    return { name: 'Error', message: String(error), code: undefined, stack: undefined, cause: undefined };
+  }
+  const code = (error as { code?: unknown }).code;
+  return {
+    name: error.name,
+    message: error.message,
+    code: typeof code === 'string' ? code : undefined,
+    stack: error.stack,
+    cause: error.cause === undefined || depth >= causeDepthMax ? undefined : toWire(error.cause, depth + 1),
+  };
+}
+
+export function fromWire(wire: WireError): RemoteError {
+  return new RemoteError(wire);
+}
+
+/**
+ * Whether a thrown error is an answer rather than a bug. Expected errors carry a code: a domain code or an
+ * errno. Anything else (TypeError, an assertion, Node's own ERR_ codes) crashes the actor that threw it.
+ */
+export function isExpected(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null) return false;
+  const { code, name } = error as { code?: unknown; name?: unknown };
+  if (name === 'AbortError') return true;
+  return typeof code === 'string' && code !== 'internal' && !code.startsWith('ERR_');
+}

@@ -1,0 +1,105 @@
+// The metadata actor: the only writer of the store. Whatever waits in its mailbox shares one transaction, and
+// each caller is answered when that transaction is durable.
+import { messageOf } from '../../api/model/errors.ts';
+import type { Store } from '../../api/model/ports/store.ts';
+import type { Clock } from '../../api/model/time.ts';
+import { defineActor } from '../../supervisor/actor.ts';
+import { isExpected } from '../../supervisor/failure.ts';
+import type { BatchedCall } from '../../supervisor/types.ts';
+import { containerOps } from './containers.ts';
+import { contentOps } from './content.ts';
+import { imageOps } from './images.ts';
+import { leaseOps } from './leases.ts';
+import { namespaceOps } from './namespaces.ts';
+import type { MetadataProtocol } from './protocol.ts';
+import { sandboxOps } from './sandboxes.ts';
+import { migrate, type Table } from './schema.ts';
+import { snapshotOps } from './snapshots.ts';
+import { OperationTxn, type WriteTxn } from './txn.ts';
+
+type Operation = (txn: WriteTxn, request: never) => unknown;
+
+const operations: ReadonlyMap<string, Operation> = new Map(
+  Object.entries({
+    ...namespaceOps,
+    ...containerOps,
+    ...imageOps,
+    ...leaseOps,
+    ...contentOps,
+    ...snapshotOps,
+    ...sandboxOps,
+  } satisfies Record<keyof MetadataProtocol, Operation>),
+);
+
+export interface MetadataArgs {
+  openStore: () => Store<Table>;
+  clock: Clock;
+  /** Called after each commit with the encoded envelopes of its events, in order, before any reply goes out. */
+  publish: (envelopes: Uint8Array[]) => void;
+  logError: (message: string, error: unknown) => void;
+}
+
+interface State extends MetadataArgs {
+  store: Store<Table>;
+}
+
+/** Requests per transaction: bounds how long one commit keeps the first of its callers waiting. */
+const batchLengthMax = 1024;
+
+export const metadataActor = defineActor<MetadataProtocol, never, State, MetadataArgs>({
+  name: 'metadata',
+  mailboxLengthMax: 65_536,
+  batchLengthMax,
+  stopTimeoutMs: 10_000,
+  init(_context, args) {
+    const store = args.openStore();
+    migrate(store);
+    return { ...args, store };
+  },
+  // Calls come in batches only.
+  handleCall: {} as never,
+  handleBatch(state, calls) {
+    commit(state, calls);
+  },
+  async terminate(state) {
+    await state.store.close();
+  },
+});
+
+type Outcome = { ok: true; value: unknown } | { ok: false; error: unknown };
+
+function commit(state: State, calls: readonly BatchedCall<MetadataProtocol>[]): void {
+  const outcomes: Outcome[] = [];
+  const events: Uint8Array[] = [];
+  try {
+    state.store.write((under) => {
+      const txn = new OperationTxn(under, state.clock);
+      for (const { op, request } of calls) {
+        const operation = operations.get(op);
+        try {
+          if (operation === undefined) throw new Error(`the metadata actor has no operation "${op}"`);
+          const value = operation(txn, request as never);
+          outcomes.push({ ok: true, value });
+        } catch (error) {
+          txn.discard();
+          if (!isExpected(error))
+            state.logError(`metadata operation ${op} failed: ${messageOf(error)}`, error);
+          outcomes.push({ ok: false, error });
+          continue;
+        }
+        // A failure here is the store's: it ends the transaction and with it every call of the batch.
+        events.push(...txn.apply());
+      }
+    });
+  } catch (error) {
+    state.logError(`a metadata transaction of ${calls.length} requests failed: ${messageOf(error)}`, error);
+    for (const { call } of calls) call.fail(error);
+    return;
+  }
+  if (events.length > 0) state.publish(events);
+  calls.forEach(({ call }, index) => {
+    const outcome = outcomes[index] as Outcome;
+    if (outcome.ok) call.reply(outcome.value as never);
+    else call.fail(outcome.error);
+  });
+}

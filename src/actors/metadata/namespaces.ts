@@ -1,0 +1,108 @@
+// Namespaces: records with labels; they appear with the first object in them and go only when deleted.
+import { fail } from '../../api/model/errors.ts';
+import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
+import { parseNamespace } from '../../api/model/ids.ts';
+import { checkLabels, dropEmpty } from '../../api/model/labels.ts';
+import { NamespaceCreate, NamespaceDelete, NamespaceUpdate } from '../../api/proto/gen/events/namespace.ts';
+import { Namespace } from '../../api/proto/gen/services/namespaces/v1/namespace.ts';
+import { keyOf, type MetadataStoreReader, partsOf, rangeOf, type Table, values } from './schema.ts';
+import type { WriteTxn } from './txn.ts';
+
+export interface NamespacesProtocol {
+  'namespaces.create': { request: { name: string; labels: Map<string, string> }; reply: void };
+  'namespaces.update': {
+    request: { name: string; labels: Map<string, string>; mask: string[] };
+    reply: void;
+  };
+  'namespaces.delete': { request: { name: string }; reply: void };
+}
+
+/** Records the namespace of an object that is being written, if it is new. */
+export function touchNamespace(txn: WriteTxn, name: string): void {
+  const key = keyOf(name);
+  if (txn.get('namespaces', key) === undefined) {
+    txn.put('namespaces', key, Namespace.encode(Namespace.create({ name })).finish());
+  }
+}
+
+function read(txn: WriteTxn, name: string): Namespace | undefined {
+  const bytes = txn.get('namespaces', keyOf(name));
+  return bytes === undefined ? undefined : Namespace.decode(bytes);
+}
+
+export const namespaceOps = {
+  'namespaces.create'(txn: WriteTxn, { name, labels }: NamespacesProtocol['namespaces.create']['request']) {
+    parseNamespace(name);
+    checkLabels(labels);
+    if (txn.get('namespaces', keyOf(name)) !== undefined) throw fail('already-exists', `namespace "${name}"`);
+    txn.put('namespaces', keyOf(name), Namespace.encode({ name, labels: dropEmpty(labels) }).finish());
+    emit(txn, name, 'create', NamespaceCreate.encode({ name, labels }).finish());
+  },
+
+  'namespaces.update'(txn: WriteTxn, request: NamespacesProtocol['namespaces.update']['request']) {
+    const { name, labels, mask } = request;
+    parseNamespace(name);
+    const namespace = read(txn, name) ?? { name, labels: new Map<string, string>() };
+    if (mask.length === 0) namespace.labels = dropEmpty(labels);
+    for (const { key } of parseMask(mask, { kind: 'namespace', scalars: [], maps: ['labels'] })) {
+      if (key === undefined)
+        throw fail('invalid-argument', 'cannot update "labels" of a namespace: name a key');
+      mergeLabel(namespace.labels, labels, key);
+    }
+    checkLabels(namespace.labels);
+    txn.put('namespaces', keyOf(name), Namespace.encode(namespace).finish());
+    emit(txn, name, 'update', NamespaceUpdate.encode({ name, labels }).finish());
+  },
+
+  'namespaces.delete'(txn: WriteTxn, { name }: NamespacesProtocol['namespaces.delete']['request']) {
+    parseNamespace(name);
+    if (txn.get('namespaces', keyOf(name)) === undefined) throw fail('not-found', `namespace "${name}"`);
+    const left = objectsIn(txn, name);
+    if (left.length > 0) {
+      throw fail(
+        'failed-precondition',
+        `namespace "${name}" must be empty, but it still has ${left.join(', ')}`,
+      );
+    }
+    for (const table of ['leases', 'lease_resources', 'ingests', 'sandboxes'] as const) {
+      for (const { key } of txn.range(table, rangeOf(name))) txn.delete(table, key);
+    }
+    txn.delete('namespaces', keyOf(name));
+    emit(txn, name, 'delete', NamespaceDelete.encode({ name }).finish());
+  },
+};
+
+function emit(txn: WriteTxn, name: string, verb: 'create' | 'update' | 'delete', value: Uint8Array): void {
+  const message = `Namespace${verb.charAt(0).toUpperCase()}${verb.slice(1)}`;
+  txn.emit(name, `/namespaces/${verb}`, `containerd.events.${message}`, value);
+}
+
+/** What keeps a namespace from being deleted, in the order and words that containerd's clients know. */
+function objectsIn(txn: WriteTxn, name: string): string[] {
+  const left: string[] = [];
+  const some = (table: Table) => {
+    for (const _ of txn.range(table, { ...rangeOf(name), limit: 1 })) return true;
+    return false;
+  };
+  if (some('images')) left.push('images');
+  if (some('content')) left.push('blobs');
+  if (some('containers')) left.push('containers');
+  const snapshotters = new Set<string>();
+  for (const { key } of txn.range('snapshots', rangeOf(name))) snapshotters.add(partsOf(key)[1] ?? '');
+  for (const snapshotter of snapshotters) left.push(`snapshots on "${snapshotter}" snapshotter`);
+  return left;
+}
+
+export interface NamespacesReads {
+  /** The stored bytes of a Namespace. */
+  namespace(name: string): Uint8Array | undefined;
+  /** The stored bytes of each Namespace, in order of name. */
+  namespaces(): Uint8Array[];
+}
+
+export function namespacesReads(store: MetadataStoreReader): NamespacesReads {
+  return {
+    namespace: (name) => store.read((txn) => txn.get('namespaces', keyOf(name))),
+    namespaces: () => store.read((txn) => values(txn, 'namespaces', {})),
+  };
+}

@@ -1,0 +1,30 @@
+// The face of the metadata actor: every operation that writes, and how everybody reads.
+import type { ContainersProtocol, ContainersReads } from './containers.ts';
+import type { ContentProtocol, ContentReads } from './content.ts';
+import type { ImagesProtocol, ImagesReads } from './images.ts';
+import type { LeasesProtocol, LeasesReads } from './leases.ts';
+import type { NamespacesProtocol, NamespacesReads } from './namespaces.ts';
+import type { SandboxesProtocol, SandboxesReads } from './sandboxes.ts';
+import type { SnapshotsProtocol, SnapshotsReads } from './snapshots.ts';
+
+/** The path of the actor. */
+export const metadataPath = 'metadata';
+
+export interface MetadataProtocol
+  extends NamespacesProtocol,
+    ContainersProtocol,
+    ImagesProtocol,
+    LeasesProtocol,
+    ContentProtocol,
+    SnapshotsProtocol,
+    SandboxesProtocol {}
+
+/** Synchronous look-ups in the newest committed state, on any thread; they wait for nobody. */
+export interface MetadataReader
+  extends NamespacesReads,
+    ContainersReads,
+    ImagesReads,
+    LeasesReads,
+    ContentReads,
+    SnapshotsReads,
+    SandboxesReads {}

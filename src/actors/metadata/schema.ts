@@ -1,0 +1,99 @@
+// The tables of the metadata store, the form of their keys, and the place for migrations.
+import { fail } from '../../api/model/errors.ts';
+import type { RangeOptions, ReadTxn, Store, StoreReader } from '../../api/model/ports/store.ts';
+
+export const tables = [
+  'meta',
+  'namespaces',
+  'containers',
+  'images',
+  'leases',
+  'lease_resources',
+  'content',
+  'blobs',
+  'ingests',
+  'snapshots',
+  'snapshot_children',
+  'sandboxes',
+] as const;
+
+export type Table = (typeof tables)[number];
+export type MetadataReadTxn = ReadTxn<Table>;
+/** Reads go past the actor, through a read transaction of the reading thread. */
+export type MetadataStoreReader = StoreReader<Table>;
+
+export const schemaVersion = 1;
+
+/** A part of a key, at most this many bytes of UTF-8: names longer than this cannot be stored. */
+export const keyBytesMax = 1900;
+
+/** `<part>\0<part>...`: the namespace first, so that a namespace is one range. */
+export function keyOf(...parts: string[]): Buffer {
+  const text = parts.join('\0');
+  const key = Buffer.from(text, 'utf8');
+  if (key.length > keyBytesMax) {
+    const last = parts.at(-1) ?? '';
+    throw fail(
+      'invalid-argument',
+      `"${last.slice(0, 64)}..." is too long: a key has at most ${keyBytesMax} bytes`,
+    );
+  }
+  return key;
+}
+
+/** Names with NUL would be ambiguous inside keys. */
+export function checkName(name: string, kind: string): void {
+  if (name === '') throw fail('invalid-argument', `${kind} must not be empty`);
+  if (name.includes('\0')) throw fail('invalid-argument', `${kind} must not contain a NUL byte`);
+}
+
+/** All keys that begin with the given parts and a separator. */
+export function rangeOf(...parts: string[]): { start: Buffer; end: Buffer } {
+  const start = Buffer.from(`${parts.join('\0')}\0`, 'utf8');
+  const end = Buffer.from(start);
+  end[end.length - 1] = 1;
+  return { start, end };
+}
+
+/** The values of a range, in order of key. */
+export function values(txn: MetadataReadTxn, table: Table, range: RangeOptions): Uint8Array[] {
+  return Array.from(txn.range(table, range), ({ value }) => value);
+}
+
+/** All parts of a key. */
+export function partsOf(key: Uint8Array): string[] {
+  return Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('utf8').split('\0');
+}
+
+const versionKey = Buffer.from('schema-version');
+
+/** Steps from version n to n + 1, by n. Each runs in a write transaction of its own with the version's change. */
+const migrations: Readonly<
+  Record<number, (txn: Parameters<Parameters<Store<Table>['write']>[0]>[0]) => void>
+> = {};
+
+/** Brings the store to this schema; a store from a newer Troupe is refused. */
+export function migrate(store: Store<Table>): void {
+  const stored = store.read((txn) => txn.get('meta', versionKey));
+  let version = stored === undefined ? schemaVersion : Number(Buffer.from(stored).toString());
+  if (!Number.isSafeInteger(version) || version > schemaVersion || version < 1) {
+    throw fail(
+      'failed-precondition',
+      `the metadata store has schema ${version}, this Troupe knows up to ${schemaVersion}: use the Troupe that wrote it or a newer one`,
+    );
+  }
+  if (stored === undefined) {
+    store.write((txn) => txn.put('meta', versionKey, Buffer.from(String(schemaVersion))));
+    return;
+  }
+  while (version < schemaVersion) {
+    const step = migrations[version];
+    if (step === undefined) throw fail('internal', `no migration from schema ${version}`);
+    const next = version + 1;
+    store.write((txn) => {
+      step(txn);
+      txn.put('meta', versionKey, Buffer.from(String(next)));
+    });
+    version = next;
+  }
+}

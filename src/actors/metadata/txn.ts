@@ -1,0 +1,113 @@
+// One operation's view of the store: its writes wait in a buffer, so that a refused operation leaves nothing in
+// the transaction that it shares with others.
+
+import type { Entry, RangeOptions, StoreTxn } from '../../api/model/ports/store.ts';
+import type { Clock } from '../../api/model/time.ts';
+import { timestampOfNs } from '../../api/model/time.ts';
+import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
+import { Envelope } from '../../api/proto/gen/types/event.ts';
+import type { Table } from './schema.ts';
+
+/** What an operation may do. Operations are synchronous: check first, then write; throw to refuse. */
+export interface WriteTxn {
+  get(table: Table, key: Uint8Array): Uint8Array | undefined;
+  /** Sees the operation's own writes. */
+  range(table: Table, options: RangeOptions): Iterable<Entry>;
+  put(table: Table, key: Uint8Array, value: Uint8Array): void;
+  delete(table: Table, key: Uint8Array): void;
+  /** The time of this operation; never the same twice. */
+  nowNs(): bigint;
+  /** Publishes an event when the transaction is durable. `value` is the encoded message, `typeUrl` its bare name. */
+  emit(namespace: string, topic: string, typeUrl: string, value: Uint8Array): void;
+}
+
+interface Write {
+  table: Table;
+  key: Uint8Array;
+  value: Uint8Array | undefined;
+}
+
+export class OperationTxn implements WriteTxn {
+  readonly #under: StoreTxn<Table>;
+  readonly #clock: Clock;
+  readonly #writes = new Map<string, Write>();
+  #events: Uint8Array[] = [];
+
+  constructor(under: StoreTxn<Table>, clock: Clock) {
+    this.#under = under;
+    this.#clock = clock;
+  }
+
+  get(table: Table, key: Uint8Array): Uint8Array | undefined {
+    if (this.#writes.size > 0) {
+      const own = this.#writes.get(nameOf(table, key));
+      if (own !== undefined) return own.value;
+    }
+    return this.#under.get(table, key);
+  }
+
+  range(table: Table, options: RangeOptions): Iterable<Entry> {
+    const own = [...this.#writes.values()].filter(
+      (write) => write.table === table && inRange(write.key, options),
+    );
+    if (own.length === 0) return this.#under.range(table, options);
+    const { limit, ...unlimited } = options;
+    const merged = new Map<string, Entry>();
+    for (const entry of this.#under.range(table, unlimited)) merged.set(nameOf(table, entry.key), entry);
+    for (const { key, value } of own) {
+      if (value === undefined) merged.delete(nameOf(table, key));
+      else merged.set(nameOf(table, key), { key, value });
+    }
+    const sorted = [...merged.values()].sort((a, b) => Buffer.compare(a.key, b.key));
+    return limit === undefined ? sorted : sorted.slice(0, limit);
+  }
+
+  put(table: Table, key: Uint8Array, value: Uint8Array): void {
+    this.#writes.set(nameOf(table, key), { table, key, value });
+  }
+
+  delete(table: Table, key: Uint8Array): void {
+    this.#writes.set(nameOf(table, key), { table, key, value: undefined });
+  }
+
+  nowNs(): bigint {
+    return this.#clock.nowNs();
+  }
+
+  emit(namespace: string, topic: string, typeUrl: string, value: Uint8Array): void {
+    this.#events.push(
+      Envelope.encode({
+        timestamp: timestampOfNs(this.#clock.nowNs()),
+        namespace,
+        topic,
+        event: Any.create({ typeUrl, value }),
+      }).finish(),
+    );
+  }
+
+  /** Hands the buffered writes to the shared transaction; returns the events to publish after its commit. */
+  apply(): Uint8Array[] {
+    for (const { table, key, value } of this.#writes.values()) {
+      if (value === undefined) this.#under.delete(table, key);
+      else this.#under.put(table, key, value);
+    }
+    this.#writes.clear();
+    const events = this.#events;
+    this.#events = [];
+    return events;
+  }
+
+  discard(): void {
+    this.#writes.clear();
+    this.#events = [];
+  }
+}
+
+function nameOf(table: Table, key: Uint8Array): string {
+  return `${table}/${Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1')}`;
+}
+
+function inRange(key: Uint8Array, { start, end }: RangeOptions): boolean {
+  if (start !== undefined && Buffer.compare(key, start) < 0) return false;
+  return end === undefined || Buffer.compare(key, end) < 0;
+}

@@ -1,0 +1,134 @@
+// The store port over LMDB: commits are synchronous and flushed, because the writer has a thread of its own and
+// what arrives during a flush shares the next one.
+import { mkdirSync } from 'node:fs';
+import { type Database, open, type RootDatabase } from 'lmdb';
+import { fail } from '../../api/model/errors.ts';
+import type {
+  Entry,
+  RangeOptions,
+  ReadTxn,
+  Store,
+  StoreReader,
+  StoreTxn,
+} from '../../api/model/ports/store.ts';
+
+export interface LmdbOptions<Table extends string> {
+  /** Directory of the environment; made with mode 0700 if missing. */
+  path: string;
+  tables: readonly Table[];
+  /** Address space kept for the map: the most that the store can hold. The file grows as it fills. */
+  mapSizeBytes?: number;
+}
+
+export const mapSizeBytesDefault = 16 * 1024 ** 3;
+
+/** LMDB's limit at 4 KiB pages, as lmdb-js builds it. */
+export const keyBytesMax = 1978;
+
+type Db = Database<Buffer, Buffer>;
+
+function openTables<Table extends string>(
+  options: LmdbOptions<Table>,
+  readOnly: boolean,
+): { env: RootDatabase<Buffer, Buffer>; dbs: Map<Table, Db> } {
+  mkdirSync(options.path, { recursive: true, mode: 0o700 });
+  const env = open<Buffer, Buffer>({
+    path: options.path,
+    noSubdir: false,
+    keyEncoding: 'binary',
+    encoding: 'binary',
+    // lmdb-js would answer before the flush; a reply from Troupe means durable.
+    overlappingSync: false,
+    maxDbs: options.tables.length + 4,
+    mapSize: options.mapSizeBytes ?? mapSizeBytesDefault,
+    readOnly,
+  });
+  const dbs = new Map<Table, Db>();
+  for (const table of options.tables) {
+    dbs.set(table, env.openDB<Buffer, Buffer>({ name: table, keyEncoding: 'binary', encoding: 'binary' }));
+  }
+  return { env, dbs };
+}
+
+class View<Table extends string> implements StoreTxn<Table> {
+  readonly #dbs: Map<Table, Db>;
+  constructor(dbs: Map<Table, Db>) {
+    this.#dbs = dbs;
+  }
+  #db(table: Table): Db {
+    const db = this.#dbs.get(table);
+    if (db === undefined) throw fail('internal', `the store has no table "${table}"`);
+    return db;
+  }
+  get(table: Table, key: Uint8Array): Uint8Array | undefined {
+    return this.#db(table).getBinary(asBuffer(key));
+  }
+  *range(table: Table, options: RangeOptions): Iterable<Entry> {
+    const { start, end, limit } = options;
+    const range = this.#db(table).getRange({
+      ...(start === undefined ? {} : { start: asBuffer(start) }),
+      ...(end === undefined ? {} : { end: asBuffer(end) }),
+      ...(limit === undefined ? {} : { limit }),
+    });
+    for (const { key, value } of range) yield { key, value };
+  }
+  put(table: Table, key: Uint8Array, value: Uint8Array): void {
+    if (key.length > keyBytesMax) {
+      throw fail('invalid-argument', `a key of ${key.length} bytes is longer than ${keyBytesMax} bytes`);
+    }
+    this.#db(table).putSync(asBuffer(key), asBuffer(value));
+  }
+  delete(table: Table, key: Uint8Array): void {
+    this.#db(table).removeSync(asBuffer(key));
+  }
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Opens the environment for reading, on any thread of the process that also writes it. */
+export function openReader<Table extends string>(options: LmdbOptions<Table>): StoreReader<Table> {
+  const { env, dbs } = openTables(options, false);
+  const view: ReadTxn<Table> = new View(dbs);
+  return {
+    read(work) {
+      // lmdb-js keeps a read transaction for the whole turn; another thread may have committed since.
+      env.resetReadTxn();
+      return work(view);
+    },
+    close: () => env.close(),
+  };
+}
+
+/** Opens the environment for its one writer. */
+export function openStore<Table extends string>(options: LmdbOptions<Table>): Store<Table> {
+  const { env, dbs } = openTables(options, false);
+  const view = new View(dbs);
+  return {
+    read(work) {
+      env.resetReadTxn();
+      return work(view);
+    },
+    write(work) {
+      try {
+        return env.transactionSync(() => work(view));
+      } catch (error) {
+        throw storageError(error);
+      }
+    },
+    close: () => env.close(),
+  };
+}
+
+/** LMDB's own failures in words of the error model; everything else as it is. */
+function storageError(error: unknown): unknown {
+  const message = error instanceof Error ? error.message : String(error);
+  if (/MDB_MAP_FULL|MDB_TXN_FULL|No space left|ENOSPC|Disk quota/i.test(message)) {
+    return fail('resource-exhausted', `the metadata store is full: ${message}`, error);
+  }
+  if (/Input\/output error|EIO|MDB_PANIC|MDB_CORRUPTED|MDB_BAD_TXN/i.test(message)) {
+    return fail('unavailable', `the metadata store cannot be written: ${message}`, error);
+  }
+  return error;
+}

@@ -1,0 +1,202 @@
+// config.toml and the flags of the daemon, checked and with defaults filled in.
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { parse, TomlError } from 'smol-toml';
+import { fail } from '../../api/model/errors.ts';
+
+export interface SocketConfig {
+  address: string;
+  uid: number;
+  gid: number;
+  maxRecvMessageBytes: number;
+  maxSendMessageBytes: number;
+}
+
+export interface DaemonConfig {
+  /** Durable data. */
+  root: string;
+  /** What a reboot may erase. */
+  state: string;
+  grpc: SocketConfig;
+  ttrpc: SocketConfig;
+  logLevel: string;
+  /** 0 leaves the value as it is. */
+  oomScore: number;
+  /** Settings of plugins by their id, as written. */
+  plugins: ReadonlyMap<string, Readonly<Record<string, unknown>>>;
+  /** Keys that nobody knows, to be warned of. */
+  unknownKeys: string[];
+}
+
+export interface ConfigFlags {
+  config?: string | undefined;
+  address?: string | undefined;
+  root?: string | undefined;
+  state?: string | undefined;
+  logLevel?: string | undefined;
+}
+
+export const defaultConfigPath = '/etc/troupe/config.toml';
+export const defaultRoot = '/var/lib/troupe';
+export const defaultState = '/run/troupe';
+export const defaultAddress = '/run/troupe/troupe.sock';
+export const messageBytesDefault = 16 * 1024 * 1024;
+/** Newest layout of config.toml that is understood. */
+export const configVersionMax = 4;
+
+type Table = Readonly<Record<string, unknown>>;
+
+/** Reads one key of a table with its type checked; remembers which keys were asked for. */
+class Section {
+  readonly #table: Table;
+  readonly #name: string;
+  readonly #asked = new Set<string>();
+
+  constructor(table: Table, name: string) {
+    this.#table = table;
+    this.#name = name;
+  }
+
+  #wrong(key: string, wanted: string): Error {
+    return fail(
+      'invalid-argument',
+      `config: ${this.#name}${key} must be ${wanted}, not ${JSON.stringify(this.#table[key])}`,
+    );
+  }
+
+  string(key: string): string | undefined {
+    this.#asked.add(key);
+    const value = this.#table[key];
+    if (value === undefined || typeof value === 'string') return value;
+    throw this.#wrong(key, 'a string');
+  }
+
+  integer(key: string, min: number, max: number): number | undefined {
+    this.#asked.add(key);
+    const value = this.#table[key];
+    if (value === undefined) return undefined;
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+      throw this.#wrong(key, `an integer from ${min} to ${max}`);
+    }
+    return value;
+  }
+
+  section(key: string): Section | undefined {
+    const table = this.table(key);
+    return table === undefined ? undefined : new Section(table, `${this.#name}${key}.`);
+  }
+
+  table(key: string): Table | undefined {
+    this.#asked.add(key);
+    const value = this.#table[key];
+    if (value === undefined) return undefined;
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw this.#wrong(key, 'a table');
+    return value as Table;
+  }
+
+  unknown(): string[] {
+    return Object.keys(this.#table)
+      .filter((key) => !this.#asked.has(key))
+      .map((key) => `${this.#name}${key}`);
+  }
+}
+
+/**
+ * Reads the file that the flags name, else the default one if it exists. Flags beat the file. Throws
+ * `not-found` when a named file is missing and `invalid-argument` for anything malformed.
+ */
+export function loadConfig(flags: ConfigFlags): DaemonConfig {
+  return configFrom(readTable(flags.config), flags);
+}
+
+function readTable(path: string | undefined): Table {
+  let text: string;
+  try {
+    text = readFileSync(path ?? defaultConfigPath, 'utf8');
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    if (missing && path === undefined) return {};
+    const reason = missing ? 'does not exist' : `cannot be read: ${(error as Error).message}`;
+    throw fail(
+      missing ? 'not-found' : 'invalid-argument',
+      `config file ${path ?? defaultConfigPath} ${reason}`,
+      error,
+    );
+  }
+  try {
+    return parse(text) as Table;
+  } catch (error) {
+    const where = error instanceof TomlError ? ` (line ${error.line}, column ${error.column})` : '';
+    const first = (error as Error).message.split('\n')[0];
+    throw fail('invalid-argument', `config file ${path ?? defaultConfigPath}${where}: ${first}`, error);
+  }
+}
+
+const idMax = 2 ** 32 - 2;
+const messageBytesMax = 2 ** 31 - 1;
+
+export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
+  const top = new Section(table, '');
+  const version = top.integer('version', 1, 1000) ?? configVersionMax;
+  if (version > configVersionMax) {
+    throw fail(
+      'invalid-argument',
+      `config: version ${version} is newer than ${configVersionMax}, the newest known`,
+    );
+  }
+  const root = resolve(flags.root ?? top.string('root') ?? defaultRoot);
+  const state = resolve(flags.state ?? top.string('state') ?? defaultState);
+  if (root === state)
+    throw fail('invalid-argument', `config: root and state are both ${root}: they must differ`);
+  const grpcSection = top.section('grpc');
+  const grpc = socketFrom(grpcSection);
+  grpc.address = resolve(flags.address ?? (grpc.address || defaultAddress));
+  const ttrpcSection = top.section('ttrpc');
+  const ttrpc = ttrpcSection === undefined ? { ...grpc, address: '' } : socketFrom(ttrpcSection);
+  if (ttrpc.address === '') ttrpc.address = `${grpc.address}.ttrpc`;
+  const debug = top.section('debug');
+  const logLevel = flags.logLevel ?? debug?.string('level') ?? 'info';
+  const oomScore = top.integer('oom_score', -1000, 1000) ?? 0;
+  const plugins = new Map(
+    Object.entries(top.table('plugins') ?? {}).map(([id, value]) => {
+      if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+        throw fail('invalid-argument', `config: plugins."${id}" must be a table`);
+      }
+      return [id, value as Table];
+    }),
+  );
+  const unknownKeys = [grpcSection, ttrpcSection, debug, top].flatMap((section) => section?.unknown() ?? []);
+  return { root, state, grpc, ttrpc, logLevel: logLevel || 'info', oomScore, plugins, unknownKeys };
+}
+
+function socketFrom(section: Section | undefined): SocketConfig {
+  return {
+    address: section?.string('address') ?? '',
+    uid: section?.integer('uid', 0, idMax) ?? process.geteuid?.() ?? 0,
+    gid: section?.integer('gid', 0, idMax) ?? process.getegid?.() ?? 0,
+    maxRecvMessageBytes: section?.integer('max_recv_message_size', 0, messageBytesMax) || messageBytesDefault,
+    maxSendMessageBytes: section?.integer('max_send_message_size', 0, messageBytesMax) || messageBytesDefault,
+  };
+}
+
+/** The configuration in the form of config.toml. */
+export function toToml(config: DaemonConfig): Record<string, unknown> {
+  const socket = (s: SocketConfig) => ({
+    address: s.address,
+    uid: s.uid,
+    gid: s.gid,
+    max_recv_message_size: s.maxRecvMessageBytes,
+    max_send_message_size: s.maxSendMessageBytes,
+  });
+  return {
+    version: configVersionMax,
+    root: config.root,
+    state: config.state,
+    oom_score: config.oomScore,
+    grpc: socket(config.grpc),
+    ttrpc: socket(config.ttrpc),
+    debug: { level: config.logLevel },
+    plugins: Object.fromEntries(config.plugins),
+  };
+}

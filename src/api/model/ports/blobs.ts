@@ -79,6 +79,8 @@ export interface BlobStore extends BlobReader {
   /** What is stored under `id`, or undefined. Synchronous, as `sizeOf`. */
   stored(id: number): StoredIngest | undefined;
   listIngests(): Promise<StoredIngest[]>;
+  /** At start only: drops ingests not in `keep`, and files that a daemon which died was writing. */
+  sweepIngests(keep: ReadonlySet<number>): Promise<number>;
   /** Drops the bytes; no error when there are none. */
   removeIngest(id: number): Promise<void>;
 }

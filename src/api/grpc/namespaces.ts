@@ -1,0 +1,50 @@
+// The Namespaces service.
+import type { MetadataProtocol, MetadataReader } from '../../actors/metadata/protocol.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import { fail } from '../model/errors.ts';
+import { Namespace, NamespacesDefinition } from '../proto/gen/services/namespaces/v1/namespace.ts';
+import { type BoundService, bindService } from './bind.ts';
+
+export interface MetadataDeps {
+  metadata: ActorRef<MetadataProtocol>;
+  reader: MetadataReader;
+}
+
+function given(namespace: Namespace | undefined): Namespace {
+  if (namespace === undefined) throw fail('invalid-argument', 'the request has no namespace');
+  return namespace;
+}
+
+export function namespacesService({ metadata, reader }: MetadataDeps): BoundService {
+  return bindService(
+    NamespacesDefinition,
+    {
+      // An unknown name answers as one without labels: namespaces appear with their first object.
+      get({ name }) {
+        const stored = reader.namespace(name);
+        const namespace = stored === undefined ? Namespace.create({ name }) : Namespace.decode(stored);
+        return { namespace };
+      },
+
+      list: () => ({ namespaces: reader.namespaces().map((bytes) => Namespace.decode(bytes)) }),
+
+      async create(request) {
+        const namespace = given(request.namespace);
+        await metadata.call('namespaces.create', { name: namespace.name, labels: namespace.labels });
+        return { namespace };
+      },
+
+      async update(request) {
+        const { name, labels } = given(request.namespace);
+        await metadata.call('namespaces.update', { name, labels, mask: request.updateMask?.paths ?? [] });
+        return { namespace: undefined };
+      },
+
+      async delete({ name }) {
+        await metadata.call('namespaces.delete', { name });
+        return {};
+      },
+    },
+    { namespace: 'none' },
+  );
+}

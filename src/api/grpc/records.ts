@@ -1,0 +1,34 @@
+// Stored records to the wire as they are: the bytes of a message become a field of the response without decoding.
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { Encoded } from './bind.ts';
+
+/** A response whose field 1 is the message with these bytes. */
+export function inFieldOne(record: Uint8Array): Encoded {
+  return new Encoded(new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(record).finish());
+}
+
+/** A response whose repeated field 1 holds the messages with these bytes, in order. */
+export function listInFieldOne(records: readonly Uint8Array[]): Encoded {
+  let length = 0;
+  for (const record of records) length += 1 + varintLength(record.length) + record.length;
+  const out = Buffer.allocUnsafe(length);
+  let at = 0;
+  for (const record of records) {
+    out[at++] = 0x0a;
+    let rest = record.length;
+    while (rest > 0x7f) {
+      out[at++] = (rest & 0x7f) | 0x80;
+      rest >>>= 7;
+    }
+    out[at++] = rest;
+    out.set(record, at);
+    at += record.length;
+  }
+  return new Encoded(out);
+}
+
+function varintLength(value: number): number {
+  let length = 1;
+  for (let rest = value; rest > 0x7f; rest >>>= 7) length++;
+  return length;
+}

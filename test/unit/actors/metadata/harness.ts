@@ -1,0 +1,61 @@
+// A metadata actor over a store in a temporary directory, for tests.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { metadataActor } from '../../../../src/actors/metadata/actor.ts';
+import {
+  type MetadataProtocol,
+  type MetadataReader,
+  metadataPath,
+} from '../../../../src/actors/metadata/protocol.ts';
+import { metadataReader } from '../../../../src/actors/metadata/reader.ts';
+import { tables } from '../../../../src/actors/metadata/schema.ts';
+import { systemClock } from '../../../../src/api/model/time.ts';
+import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
+import { openReader, openStore } from '../../../../src/io/lmdb/store.ts';
+import { ActorSystem } from '../../../../src/supervisor/system.ts';
+import type { ActorRef } from '../../../../src/supervisor/types.ts';
+
+export interface MetadataHarness extends AsyncDisposable {
+  system: ActorSystem;
+  metadata: ActorRef<MetadataProtocol>;
+  reader: MetadataReader;
+  /** What was published, in order. */
+  events: Envelope[];
+  errors: string[];
+  /** Stops the actor and starts another one on the same directory. */
+  reopen(): Promise<void>;
+}
+
+export async function startMetadata(): Promise<MetadataHarness> {
+  const dir = mkdtempSync(join(tmpdir(), 'troupe-metadata-'));
+  const options = { path: dir, tables, mapSizeBytes: 256 * 1024 * 1024 };
+  const system = new ActorSystem({ name: 'test' });
+  const events: Envelope[] = [];
+  const errors: string[] = [];
+  const start = () =>
+    system.spawn(metadataPath, metadataActor, {
+      openStore: () => openStore(options),
+      clock: systemClock(),
+      publish: (envelopes) => void events.push(...envelopes.map((bytes) => Envelope.decode(bytes))),
+      logError: (message) => void errors.push(message),
+    });
+  let actor = await start();
+  const store = openReader(options);
+  return {
+    system,
+    metadata: system.ref<MetadataProtocol>(metadataPath),
+    reader: metadataReader(store),
+    events,
+    errors,
+    async reopen() {
+      await actor.stop({ kind: 'shutdown' });
+      actor = await start();
+    },
+    async [Symbol.asyncDispose]() {
+      await actor.stop({ kind: 'shutdown' });
+      await store.close();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}

@@ -36,7 +36,7 @@ export function namespacesService({ metadata, reader }: MetadataDeps): BoundServ
 
       async update(request) {
         const { name, labels } = given(request.namespace);
-        await metadata.call('namespaces.update', { name, labels, mask: request.updateMask?.paths ?? [] });
+        await metadata.call('namespaces.update', { name, labels, mask: request.updateMask ?? [] });
         return { namespace: undefined };
       },
 

@@ -142,7 +142,10 @@ test('images: target rules, masks, epoch, leases of expiring ones, deletion by t
       epoch,
     }),
   );
-  assert.deepEqual([dated.createdAt, dated.updatedAt], [epoch, epoch]);
+  assert.deepEqual(
+    [dated.createdAt, dated.updatedAt].map((t) => nsOfTimestamp(t!)),
+    [7_000_000_009n, 7_000_000_009n],
+  );
 
   const update = async (fields: Partial<Image>, ...mask: string[]) =>
     Image.decode(

@@ -1,0 +1,179 @@
+// Requests to one registry host: authorisation, redirects, scheme fallback and the retry table.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type ErrorCode, fail, type TroupeError } from '../../api/model/errors.ts';
+import type { Authorizer } from './auth.ts';
+import type { RegistryHost } from './hosts.ts';
+import { discardBody, type HttpResponse, readBody, type Transport, TransportFailure } from './transport.ts';
+
+export interface SessionDeps {
+  transport: Transport;
+  authorizer: Authorizer;
+  userAgent: string;
+  /** Waits, or rejects when the signal fires. */
+  sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
+}
+
+export interface SessionRequest {
+  method: 'GET' | 'HEAD';
+  /** Below the API root: `/library/busybox/manifests/latest`. */
+  path: string;
+  query?: ReadonlyMap<string, string>;
+  headers?: ReadonlyMap<string, string>;
+  scopes: readonly string[];
+  /** No other host is left to ask, so server errors are worth another try. */
+  lastHost: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+export interface Session {
+  readonly host: RegistryHost;
+  /** Resolves with the last response, whatever its status; rejects when none came. */
+  request(request: SessionRequest): Promise<HttpResponse>;
+}
+
+const attemptsMax = 5;
+const redirectsMax = 10;
+const transportPauseMs = 50;
+const retryAfterMsMax = 30_000;
+
+export function createSession(host: RegistryHost, deps: SessionDeps): Session {
+  let schemeIndex = 0;
+
+  async function exchange(request: SessionRequest, method: 'GET' | 'HEAD'): Promise<HttpResponse> {
+    for (;;) {
+      const scheme = host.schemes[schemeIndex] ?? 'https';
+      const url = new URL(`${scheme}://${host.host}${host.path}${request.path}`);
+      for (const [key, value] of request.query ?? []) url.searchParams.set(key, value);
+      try {
+        return await follow(request, method, url);
+      } catch (error) {
+        // A server that speaks no TLS is asked in plain http from now on, where its host entry allows it.
+        if (!isTlsFailure(error) || schemeIndex + 1 >= host.schemes.length) throw error;
+        schemeIndex += 1;
+      }
+    }
+  }
+
+  async function follow(request: SessionRequest, method: 'GET' | 'HEAD', first: URL): Promise<HttpResponse> {
+    let url = first;
+    for (let hop = 0; hop <= redirectsMax; hop++) {
+      const own = url.origin === first.origin;
+      const headers = new Map([['user-agent', deps.userAgent], ...(request.headers ?? [])]);
+      // Credentials and configured headers belong to the registry: a server it redirects to gets none.
+      if (own) {
+        for (const [name, value] of host.headers) headers.set(name.toLowerCase(), value);
+        const authorization = await deps.authorizer.header(url.origin, request.scopes, request.signal);
+        if (authorization !== undefined) headers.set('authorization', authorization);
+      }
+      const tls = own ? host.tls : { rejectUnauthorized: host.tls.rejectUnauthorized };
+      const response = await deps.transport.send({ method, url, headers, tls, signal: request.signal });
+      const location = response.headers.get('location');
+      if (![301, 302, 303, 307, 308].includes(response.status) || location === undefined) return response;
+      await discardBody(response);
+      if (!URL.canParse(location, url))
+        throw fail('unavailable', `${url.origin}: redirect to a malformed URL`);
+      const next = new URL(location, url);
+      if (next.protocol !== 'https:' && (next.protocol !== 'http:' || url.protocol === 'https:')) {
+        throw fail('unavailable', `${url.origin}: refusing a redirect to ${next.protocol}//${next.host}`);
+      }
+      next.username = '';
+      next.password = '';
+      url = next;
+    }
+    throw fail('unavailable', `${first.origin}${first.pathname}: more than ${redirectsMax} redirects`);
+  }
+
+  return {
+    host,
+    async request(request) {
+      let method = request.method;
+      let lastStatus = 0;
+      let challenged = 0;
+      for (let attempt = 1; ; attempt++) {
+        const last = attempt >= attemptsMax;
+        let response: HttpResponse;
+        try {
+          response = await exchange(request, method);
+        } catch (error) {
+          const transient =
+            error instanceof TransportFailure && (error.kind === 'timeout' || error.kind === 'closed');
+          if (!transient || !request.lastHost || last) throw error;
+          await deps.sleep(transportPauseMs, request.signal);
+          continue;
+        }
+        const { status } = response;
+        if (last || status < 400) return response;
+        if (status === 401) {
+          // A second refusal after authorising is final.
+          const own = response.url.host === host.host;
+          if (++challenged > 2 || !own) return response;
+          const again = challenged > 1 && !/error\s*=/.test(response.headers.get('www-authenticate') ?? '');
+          if (again) return response;
+          await deps.authorizer.learn(response, request.scopes);
+        } else if (status === 405 && method === 'HEAD') {
+          method = 'GET';
+        } else if (status === 408 || status === 429) {
+          const waitMs = retryAfterMs(response.headers.get('retry-after'));
+          if (waitMs > retryAfterMsMax) return response;
+          if (waitMs > 0) await deps.sleep(waitMs, request.signal);
+        } else if (status === 500 || status === 503 || status === 504) {
+          if (!request.lastHost || status === lastStatus) return response;
+        } else {
+          return response;
+        }
+        lastStatus = status;
+        await discardBody(response);
+      }
+    },
+  };
+}
+
+function isTlsFailure(error: unknown): boolean {
+  if (!(error instanceof TransportFailure)) return false;
+  return error.kind === 'tls';
+}
+
+/** Seconds as RFC 9110 writes them; a date or nothing means at once. */
+function retryAfterMs(value: string | undefined): number {
+  return value !== undefined && /^\d{1,6}$/.test(value.trim()) ? Number(value) * 1000 : 0;
+}
+
+const errorBodyBytesMax = 64_000;
+
+const codeOfStatus: Readonly<Record<number, ErrorCode>> = {
+  400: 'invalid-argument',
+  401: 'unauthenticated',
+  403: 'permission-denied',
+  404: 'not-found',
+  408: 'unavailable',
+  416: 'out-of-range',
+  429: 'resource-exhausted',
+};
+
+/** The error of a refused request, with what the registry says of it. Consumes the body. */
+export async function statusError(what: string, response: HttpResponse): Promise<TroupeError> {
+  const { status } = response;
+  const code = codeOfStatus[status] ?? (status >= 500 ? 'unavailable' : 'unknown');
+  let said = '';
+  try {
+    const body = JSON.parse((await readBody(response, errorBodyBytesMax)).toString()) as {
+      errors?: { code?: unknown; message?: unknown }[];
+    };
+    said = (body.errors ?? [])
+      .slice(0, 3)
+      .map((e) => [e.code, e.message].filter((part) => typeof part === 'string').join(': '))
+      .join('; ');
+  } catch {
+    // Bodies of errors are free text as often as not; the status says enough.
+    response.body.destroy();
+  }
+  const url = `${response.url.origin}${response.url.pathname}`;
+  return fail(
+    code,
+    `${what}: ${url}: status ${status}${said === '' ? '' : ` (${said.replace(/\s+/g, ' ')})`}`,
+  );
+}
+
+export async function abortableSleep(ms: number, signal?: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, signal === undefined ? {} : { signal });
+}

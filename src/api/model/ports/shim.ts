@@ -1,0 +1,106 @@
+// Shims as a port: where their bundles lie, how their binaries are run, how a live one is spoken to.
+import type { Any } from '../../proto/gen/google/protobuf/any.ts';
+import type { DeleteResponse } from '../../proto/gen/runtime/task/v3/shim.ts';
+import type { RuntimeInfo } from '../../proto/gen/types/introspection.ts';
+
+/** The message, of class `unknown`, with which every call ends whose connection has ended. */
+export const connectionClosedMessage = 'ttrpc: closed';
+
+export function isConnectionClosed(error: unknown): boolean {
+  return error instanceof Error && error.message === connectionClosedMessage;
+}
+
+/** Which shim: the namespace and the id of its container or sandbox. */
+export interface ShimKey {
+  readonly namespace: string;
+  readonly id: string;
+}
+
+/** What a shim says about itself when it has started; stored as bootstrap.json in its bundle. */
+export interface ShimAddress {
+  /** Of the task API: 2 (`containerd.task.v2.Task`) or 3. */
+  readonly version: number;
+  readonly protocol: 'ttrpc' | 'grpc';
+  /** ttrpc: `unix://<path>`, or without `://` the name of an abstract socket. grpc: a path. */
+  readonly address: string;
+}
+
+export interface ShimCallOptions {
+  /** `Infinity` waits for ever. */
+  readonly deadlineMs: number;
+  readonly signal?: AbortSignal;
+}
+
+/** One connection to a live shim. When it ends, all calls fail with `connectionClosedMessage`. */
+export interface ShimConnection {
+  readonly ended: boolean;
+  readonly closed: Promise<void>;
+  /** `method` is a bare name (`Create`) of the task service of that version; payloads are encoded messages. */
+  call(version: number, method: string, payload: Uint8Array, options: ShimCallOptions): Promise<Uint8Array>;
+  close(): void;
+}
+
+export interface ShimDialOptions {
+  readonly namespace: string;
+  readonly timeoutMs: number;
+  /** Try again this often while nobody listens yet. */
+  readonly retryMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export type DialShim = (address: ShimAddress, options: ShimDialOptions) => Promise<ShimConnection>;
+
+/** A bundle directory, existing or not. */
+export interface Bundle extends ShimKey {
+  /** `<state>/io.containerd.runtime.v2.task/<namespace>/<id>` */
+  readonly path: string;
+  /** The twin of `path` under the root directory, for data that may be large. */
+  readonly workPath: string;
+}
+
+export interface BundleContents {
+  /** Becomes config.json as it is; absent or empty: no config.json. */
+  readonly spec: Uint8Array | undefined;
+}
+
+export interface ShimStart {
+  /** Absolute path of the shim binary. */
+  readonly binary: string;
+  /** Options of the runtime, opaque. */
+  readonly options: Any | undefined;
+  readonly signal?: AbortSignal;
+}
+
+export interface ShimCommandOptions {
+  readonly binary: string;
+  readonly timeoutMs: number;
+}
+
+export interface ShimRuntime {
+  bundleOf(key: ShimKey): Bundle;
+  /** Absolute path of the binary for a runtime name (`io.containerd.runc.v2`) or path; `unknown` if none. */
+  resolve(runtime: string): Promise<string>;
+  /** Makes the directories of a bundle; `unknown` when it is there already. Nothing is left after a failure. */
+  createBundle(key: ShimKey, contents: BundleContents): Promise<Bundle>;
+  /** Unmounts the rootfs and removes bundle and work directory; what is gone already is fine. */
+  removeBundle(bundle: Bundle): Promise<void>;
+  /** Runs `<binary> start`; its failure output is the message of the error, of class `unknown`. */
+  start(bundle: Bundle, start: ShimStart): Promise<ShimAddress>;
+  /** Runs `<binary> delete`, which cleans up after a shim whether or not it lives. */
+  delete(bundle: Bundle, options: ShimCommandOptions): Promise<DeleteResponse>;
+  /** Runs `<binary> -info`; `unimplemented` when the shim does not know it. */
+  info(binary: string, options: Any | undefined, timeoutMs: number): Promise<RuntimeInfo>;
+  /** Opens the fifo `log` of the bundle, made if missing, and copies its lines to the daemon's log. */
+  openLog(bundle: Bundle): Promise<{ close(): void }>;
+  saveAddress(bundle: Bundle, address: ShimAddress): Promise<void>;
+  /** From bootstrap.json, else from the file `address` of older daemons; undefined without either. */
+  loadAddress(bundle: Bundle): Promise<ShimAddress | undefined>;
+  saveBinary(bundle: Bundle, binary: string): Promise<void>;
+  loadBinary(bundle: Bundle): Promise<string | undefined>;
+  /** Namespaces that have a directory of bundles. */
+  namespaces(): Promise<string[]>;
+  /** Bundles of a namespace; empty and unreadable directories are removed on the way. */
+  bundles(namespace: string): Promise<Bundle[]>;
+  /** Removes work directories of a namespace whose id is not in `keep`. */
+  sweepWork(namespace: string, keep: ReadonlySet<string>): Promise<void>;
+}

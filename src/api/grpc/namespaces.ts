@@ -1,14 +1,8 @@
 // The Namespaces service.
-import type { MetadataProtocol, MetadataReader } from '../../actors/metadata/protocol.ts';
-import type { ActorRef } from '../../supervisor/types.ts';
 import { fail } from '../model/errors.ts';
 import { Namespace, NamespacesDefinition } from '../proto/gen/services/namespaces/v1/namespace.ts';
 import { type BoundService, bindService } from './bind.ts';
-
-export interface MetadataDeps {
-  metadata: ActorRef<MetadataProtocol>;
-  reader: MetadataReader;
-}
+import type { MetadataDeps } from './deps.ts';
 
 function given(namespace: Namespace | undefined): Namespace {
   if (namespace === undefined) throw fail('invalid-argument', 'the request has no namespace');

@@ -1,0 +1,58 @@
+// The Leases service.
+import { fail } from '../model/errors.ts';
+import { compileFilters, mapEntry, nonEmpty } from '../model/filter.ts';
+import { Lease, LeasesDefinition, type Resource } from '../proto/gen/services/leases/v1/leases.ts';
+import { type BoundService, bindService } from './bind.ts';
+import type { Collect, MetadataDeps } from './deps.ts';
+import { inFieldOne, listInFieldOne } from './records.ts';
+
+function given(resource: Resource | undefined): { type: string; id: string } {
+  if (resource === undefined) throw fail('invalid-argument', 'the request has no resource');
+  return { type: resource.type, id: resource.id };
+}
+
+export function leasesService({
+  metadata,
+  reader,
+  collect,
+}: MetadataDeps & { collect: Collect }): BoundService {
+  return bindService(LeasesDefinition, {
+    async create({ id, labels }, { namespace }) {
+      return inFieldOne(await metadata.call('leases.create', { namespace, id, labels }));
+    },
+
+    async delete({ id, sync }, { namespace, signal }) {
+      await metadata.call('leases.delete', { namespace, id });
+      if (sync) await collect(signal);
+      return {};
+    },
+
+    list({ filters }, { namespace }) {
+      const filter = compileFilters(filters);
+      const records = reader.leases(namespace);
+      if (filter.all) return listInFieldOne(records);
+      const matches = (lease: Lease) =>
+        filter.matches((path) => {
+          if (path[0] === 'id' && path.length === 1) return nonEmpty(lease.id);
+          return path[0] === 'labels' ? mapEntry(lease.labels, path) : undefined;
+        });
+      return listInFieldOne(records.filter((bytes) => matches(Lease.decode(bytes))));
+    },
+
+    async addResource({ id, resource }, { namespace }) {
+      await metadata.call('leases.add', { namespace, id, resource: given(resource) });
+      return {};
+    },
+
+    async deleteResource({ id, resource }, { namespace }) {
+      await metadata.call('leases.remove', { namespace, id, resource: given(resource) });
+      return {};
+    },
+
+    listResources({ id }, { namespace }) {
+      const resources = id === '' ? undefined : reader.leaseResources(namespace, id);
+      if (resources === undefined) throw fail('not-found', `lease "${id}"`);
+      return { resources };
+    },
+  });
+}

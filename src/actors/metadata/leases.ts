@@ -65,7 +65,7 @@ export function leaseAdd(
   txn.put('lease_resources', resourceKey(namespace, lease, resource), present);
 }
 
-/** Takes a resource out of the lease of a request; a lease that does not exist is as for {@link leaseAdd}. */
+/** Takes a resource out of the lease of a request. A lease that does not exist has nothing to lose. */
 export function leaseRemove(
   txn: WriteTxn,
   namespace: string,
@@ -73,9 +73,6 @@ export function leaseRemove(
   resource: LeaseResource,
 ): void {
   if (lease === undefined || lease === '') return;
-  if (txn.get('leases', keyOf(namespace, lease)) === undefined) {
-    throw fail('not-found', `lease "${lease}" does not exist`);
-  }
   txn.delete('lease_resources', resourceKey(namespace, lease, resource));
 }
 

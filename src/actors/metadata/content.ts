@@ -1,14 +1,265 @@
-// Content records and ingest records of the metadata store.
-import type { MetadataStoreReader } from './schema.ts';
+// Content records and ingest records: which namespace knows which blob, and what is on its way in.
+import { fail } from '../../api/model/errors.ts';
+import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
+import type { Digest } from '../../api/model/ids.ts';
+import { checkLabels, dropEmpty, label } from '../../api/model/labels.ts';
+import { nsOfTimestamp, timestampOfNs } from '../../api/model/time.ts';
+import { ContentCreate, ContentDelete } from '../../api/proto/gen/events/content.ts';
+import { Info } from '../../api/proto/gen/services/content/v1/content.ts';
+import { Namespace } from '../../api/proto/gen/services/namespaces/v1/namespace.ts';
+import { leaseAdd, leaseRemove } from './leases.ts';
+import { touchNamespace } from './namespaces.ts';
+import {
+  checkName,
+  keyOf,
+  type MetadataReadTxn,
+  type MetadataStoreReader,
+  partsOf,
+  rangeOf,
+  values,
+} from './schema.ts';
+import type { WriteTxn } from './txn.ts';
 
-// biome-ignore lint/suspicious/noEmptyInterface: operations arrive with their services
-export interface ContentProtocol {}
+/** An ingest without lease is kept this long after it was last opened. */
+export const ingestExpiryNs = 24n * 3600n * 1_000_000_000n;
 
-// biome-ignore lint/suspicious/noEmptyInterface: operations arrive with their services
-export interface ContentReads {}
+/** What is remembered of an ingest while no writer holds it, and for a daemon that starts after a crash. */
+export interface IngestRecord {
+  /** Number of its bytes in the blob store; unique in the daemon. */
+  readonly id: number;
+  readonly startedAtNs: bigint;
+  /** Bytes, as announced by the client; 0 when it did not. */
+  readonly total: number;
+  /** The blob that satisfies the ingest without any bytes of its own, else empty. */
+  readonly sharedDigest: string;
+  /** When a collection may remove it; undefined while a lease decides. */
+  readonly expiresAtNs: bigint | undefined;
+}
 
-export const contentOps = {};
+export interface ContentProtocol {
+  /** `info` is an encoded Info; the reply is the encoded Info as stored. */
+  'content.update': {
+    request: { namespace: string; info: Uint8Array; mask: string[] };
+    reply: Uint8Array;
+  };
+  'content.delete': {
+    request: { namespace: string; lease: string | undefined; digest: string };
+    reply: void;
+  };
+  /** Adds content that the namespace has to the lease of a request. */
+  'content.lease': { request: { namespace: string; lease: string | undefined; digest: string }; reply: void };
+  /** Records an ingest that was opened, and leases it; sets its expiry. */
+  'content.ingest': {
+    request: {
+      namespace: string;
+      lease: string | undefined;
+      ref: string;
+      ingest: Omit<IngestRecord, 'expiresAtNs'>;
+    };
+    reply: void;
+  };
+  /**
+   * Turns an ingest into content. The bytes are durable in the blob store already. When the namespace had the
+   * digest, nothing but leases and the ingest record change.
+   */
+  'content.commit': {
+    request: {
+      namespace: string;
+      lease: string | undefined;
+      ref: string;
+      digest: string;
+      sizeBytes: number;
+      labels: Map<string, string>;
+    };
+    reply: { existed: boolean };
+  };
+  /** Forgets an ingest; answers whether there was a record. */
+  'content.abort': {
+    request: { namespace: string; lease: string | undefined; ref: string };
+    reply: { existed: boolean };
+  };
+}
 
-export function contentReads(_store: MetadataStoreReader): ContentReads {
-  return {};
+type RequestOf<Op extends keyof ContentProtocol> = ContentProtocol[Op]['request'];
+
+function mustHave(txn: MetadataReadTxn, namespace: string, digest: string): Info {
+  const bytes = txn.get('content', keyOf(namespace, digest));
+  if (bytes === undefined) throw fail('not-found', `content digest ${digest}`);
+  return Info.decode(bytes);
+}
+
+export const contentOps = {
+  'content.update'(txn: WriteTxn, { namespace, info, mask }: RequestOf<'content.update'>): Uint8Array {
+    const supplied = Info.decode(info);
+    const stored = mustHave(txn, namespace, supplied.digest);
+    if (mask.length === 0) stored.labels = dropEmpty(supplied.labels);
+    for (const { key } of parseMask(mask, { kind: 'content', scalars: [], maps: ['labels'] })) {
+      if (key === undefined) stored.labels = dropEmpty(supplied.labels);
+      else mergeLabel(stored.labels, supplied.labels, key);
+    }
+    checkLabels(stored.labels);
+    const lastNs = stored.updatedAt === undefined ? 0n : nsOfTimestamp(stored.updatedAt);
+    const nowNs = txn.nowNs();
+    stored.updatedAt = timestampOfNs(nowNs > lastNs ? nowNs : lastNs + 1n);
+    const record = Info.encode(stored).finish();
+    txn.put('content', keyOf(namespace, supplied.digest), record);
+    return record;
+  },
+
+  'content.delete'(txn: WriteTxn, { namespace, lease, digest }: RequestOf<'content.delete'>) {
+    mustHave(txn, namespace, digest);
+    leaseRemove(txn, namespace, lease, { type: 'content', id: digest });
+    txn.delete('content', keyOf(namespace, digest));
+    const event = ContentDelete.encode({ digest }).finish();
+    txn.emit(namespace, '/content/delete', 'containerd.events.ContentDelete', event);
+  },
+
+  'content.lease'(txn: WriteTxn, { namespace, lease, digest }: RequestOf<'content.lease'>) {
+    mustHave(txn, namespace, digest);
+    leaseAdd(txn, namespace, lease, { type: 'content', id: digest });
+  },
+
+  'content.ingest'(txn: WriteTxn, { namespace, lease, ref, ingest }: RequestOf<'content.ingest'>) {
+    checkName(ref, 'content ref');
+    const leased = lease !== undefined && lease !== '';
+    touchNamespace(txn, namespace);
+    leaseAdd(txn, namespace, lease, { type: 'ingests', id: ref });
+    const expiresAtNs = leased ? undefined : txn.nowNs() + ingestExpiryNs;
+    txn.put('ingests', keyOf(namespace, ref), encodeIngest({ ...ingest, expiresAtNs }));
+  },
+
+  'content.commit'(txn: WriteTxn, request: RequestOf<'content.commit'>): { existed: boolean } {
+    const { namespace, lease, ref, digest, sizeBytes, labels } = request;
+    checkName(ref, 'content ref');
+    checkLabels(labels);
+    leaseAdd(txn, namespace, lease, { type: 'content', id: digest });
+    leaseRemove(txn, namespace, lease, { type: 'ingests', id: ref });
+    txn.delete('ingests', keyOf(namespace, ref));
+    const key = keyOf(namespace, digest);
+    if (txn.get('content', key) !== undefined) return { existed: true };
+    touchNamespace(txn, namespace);
+    const size = BigInt(sizeBytes);
+    const nowNs = timestampOfNs(txn.nowNs());
+    const info: Info = { digest, size, createdAt: nowNs, updatedAt: nowNs, labels: dropEmpty(labels) };
+    txn.put('content', key, Info.encode(info).finish());
+    const event = ContentCreate.encode({ digest, size }).finish();
+    txn.emit(namespace, '/content/create', 'containerd.events.ContentCreate', event);
+    return { existed: false };
+  },
+
+  'content.abort'(
+    txn: WriteTxn,
+    { namespace, lease, ref }: RequestOf<'content.abort'>,
+  ): { existed: boolean } {
+    checkName(ref, 'content ref');
+    const key = keyOf(namespace, ref);
+    const existed = txn.get('ingests', key) !== undefined;
+    leaseRemove(txn, namespace, lease, { type: 'ingests', id: ref });
+    txn.delete('ingests', key);
+    return { existed };
+  },
+};
+
+/** JSON, 64-bit numbers as text: the record is ours alone, small, and read by people who mend stores. */
+function encodeIngest(record: IngestRecord): Uint8Array {
+  const { id, startedAtNs, total, sharedDigest, expiresAtNs } = record;
+  return Buffer.from(
+    JSON.stringify({
+      id,
+      startedAtNs: String(startedAtNs),
+      total,
+      sharedDigest,
+      ...(expiresAtNs === undefined ? {} : { expiresAtNs: String(expiresAtNs) }),
+    }),
+  );
+}
+
+function decodeIngest(bytes: Uint8Array): IngestRecord {
+  const stored = JSON.parse(Buffer.from(bytes).toString('utf8')) as {
+    id: number;
+    startedAtNs: string;
+    total: number;
+    sharedDigest: string;
+    expiresAtNs?: string;
+  };
+  return {
+    id: stored.id,
+    startedAtNs: BigInt(stored.startedAtNs),
+    total: stored.total,
+    sharedDigest: stored.sharedDigest,
+    expiresAtNs: stored.expiresAtNs === undefined ? undefined : BigInt(stored.expiresAtNs),
+  };
+}
+
+export interface NamedIngest {
+  readonly namespace: string;
+  readonly ref: string;
+  readonly ingest: IngestRecord;
+}
+
+export interface ContentReads {
+  /** The stored bytes of an Info. */
+  content(namespace: string, digest: string): Uint8Array | undefined;
+  /** The stored bytes of up to `limit` Infos whose digest comes after `after`, in order of digest. */
+  contentPage(namespace: string, after: string, limit: number): Uint8Array[];
+  ingest(namespace: string, ref: string): IngestRecord | undefined;
+  /** The recorded ingests of one namespace, or of all. */
+  ingests(namespace?: string): NamedIngest[];
+  /** Those of `digests` that a namespace records or an ingest counts on: their bytes must stay. */
+  referencedDigests(digests: readonly Digest[]): Set<Digest>;
+  /** Whether a namespace labelled as shareable has the digest. */
+  sharedByNamespace(digest: string): boolean;
+  /** Whether the lease exists. */
+  leaseExists(namespace: string, lease: string): boolean;
+}
+
+export function contentReads(store: MetadataStoreReader): ContentReads {
+  return {
+    content: (namespace, digest) => store.read((txn) => txn.get('content', keyOf(namespace, digest))),
+    contentPage: (namespace, after, limit) =>
+      store.read((txn) => {
+        const { start, end } = rangeOf(namespace);
+        // The least key above: digests contain no NUL.
+        const from = after === '' ? start : Buffer.from(`${namespace}\0${after}\0`);
+        return values(txn, 'content', { start: from, end, limit });
+      }),
+    ingest: (namespace, ref) =>
+      store.read((txn) => {
+        const bytes = txn.get('ingests', keyOf(namespace, ref));
+        return bytes === undefined ? undefined : decodeIngest(bytes);
+      }),
+    ingests: (namespace) => store.read((txn) => Array.from(ingestEntries(txn, namespace))),
+    referencedDigests: (digests) =>
+      store.read((txn) => {
+        const namespaces = Array.from(txn.range('namespaces', {}), ({ key }) => Buffer.from(key).toString());
+        const expected = new Set(
+          Array.from(ingestEntries(txn, undefined), ({ ingest }) => ingest.sharedDigest),
+        );
+        return new Set(
+          digests.filter(
+            (digest) =>
+              expected.has(digest) ||
+              namespaces.some((namespace) => txn.get('content', keyOf(namespace, digest)) !== undefined),
+          ),
+        );
+      }),
+    sharedByNamespace: (digest) =>
+      store.read((txn) => {
+        for (const { key, value } of txn.range('namespaces', {})) {
+          if (Namespace.decode(value).labels.get(label.namespaceShareable) !== 'true') continue;
+          if (txn.get('content', keyOf(Buffer.from(key).toString(), digest)) !== undefined) return true;
+        }
+        return false;
+      }),
+    leaseExists: (namespace, lease) =>
+      store.read((txn) => txn.get('leases', keyOf(namespace, lease)) !== undefined),
+  };
+}
+
+function* ingestEntries(txn: MetadataReadTxn, namespace: string | undefined): Iterable<NamedIngest> {
+  const range = namespace === undefined ? {} : rangeOf(namespace);
+  for (const { key, value } of txn.range('ingests', range)) {
+    const [owner = '', ref = ''] = partsOf(key);
+    yield { namespace: owner, ref, ingest: decodeIngest(value) };
+  }
 }

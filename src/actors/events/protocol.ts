@@ -1,0 +1,42 @@
+// The face of the events actor, and of the exchange behind it for whoever runs on the same thread.
+import type { Filter } from '../../api/model/filter.ts';
+import type { Envelope } from '../../api/proto/gen/types/event.ts';
+
+export const eventsPath = 'events';
+
+export interface EventsProtocol {
+  /** Hands encoded `containerd.types.Envelope`s to all subscribers, in order. */
+  publish: { request: { envelopes: readonly Uint8Array[] }; reply: void };
+}
+
+export interface PublishedEvent {
+  /** The encoded envelope, the same bytes for every subscriber. */
+  readonly bytes: Uint8Array;
+  /** Decoded when first asked for. */
+  readonly envelope: Envelope;
+}
+
+/**
+ * What a subscriber reads. It ends when the subscriber returns, when its signal aborts, or when the exchange closes;
+ * a subscriber that falls behind by more than its limits gets what is queued, then `resource-exhausted`.
+ */
+export type EventSubscription = AsyncIterableIterator<PublishedEvent>;
+
+export interface SubscribeOptions {
+  /** See `eventFilter`; default: all events. */
+  readonly filter?: Filter;
+  /** Aborting ends the subscription. */
+  readonly signal?: AbortSignal;
+  readonly queueLengthMax?: number;
+  readonly queueBytesMax?: number;
+}
+
+export interface EventExchange {
+  /** Never waits and never throws: a subscriber that cannot keep up is the one that suffers. */
+  publish(envelopes: readonly Uint8Array[]): void;
+  /** Registered when this returns: every later event of its filter will come. Events of all namespaces. */
+  subscribe(options?: SubscribeOptions): EventSubscription;
+  /** Ends all subscriptions, once they have read what is queued. */
+  close(): void;
+  readonly subscriberCount: number;
+}

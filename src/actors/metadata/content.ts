@@ -7,6 +7,7 @@ import { nsOfTimestamp, timestampOfNs } from '../../api/model/time.ts';
 import { ContentCreate, ContentDelete } from '../../api/proto/gen/events/content.ts';
 import { Info } from '../../api/proto/gen/services/content/v1/content.ts';
 import { Namespace } from '../../api/proto/gen/services/namespaces/v1/namespace.ts';
+import { decodeIngest, encodeIngest, type IngestRecord } from './ingest-record.ts';
 import { leaseAdd, leaseRemove } from './leases.ts';
 import { touchNamespace } from './namespaces.ts';
 import {
@@ -22,19 +23,6 @@ import type { WriteTxn } from './txn.ts';
 
 /** An ingest without lease is kept this long after it was last opened. */
 export const ingestExpiryNs = 24n * 3600n * 1_000_000_000n;
-
-/** What is remembered of an ingest while no writer holds it, and for a daemon that starts after a crash. */
-export interface IngestRecord {
-  /** Number of its bytes in the blob store; unique in the daemon. */
-  readonly id: number;
-  readonly startedAtNs: bigint;
-  /** Bytes, as announced by the client; 0 when it did not. */
-  readonly total: number;
-  /** The blob that satisfies the ingest without any bytes of its own, else empty. */
-  readonly sharedDigest: string;
-  /** When a collection may remove it; undefined while a lease decides. */
-  readonly expiresAtNs: bigint | undefined;
-}
 
 export interface ContentProtocol {
   /** `info` is an encoded Info; the reply is the encoded Info as stored. */
@@ -109,7 +97,7 @@ export const contentOps = {
   'content.delete'(txn: WriteTxn, { namespace, lease, digest }: RequestOf<'content.delete'>) {
     mustHave(txn, namespace, digest);
     leaseRemove(txn, namespace, lease, { type: 'content', id: digest });
-    txn.delete('content', keyOf(namespace, digest));
+    dropContent(txn, namespace, digest);
     const event = ContentDelete.encode({ digest }).finish();
     txn.emit(namespace, '/content/delete', 'containerd.events.ContentDelete', event);
   },
@@ -160,35 +148,14 @@ export const contentOps = {
   },
 };
 
-/** JSON, 64-bit numbers as text: the record is ours alone, small, and read by people who mend stores. */
-function encodeIngest(record: IngestRecord): Uint8Array {
-  const { id, startedAtNs, total, sharedDigest, expiresAtNs } = record;
-  return Buffer.from(
-    JSON.stringify({
-      id,
-      startedAtNs: String(startedAtNs),
-      total,
-      sharedDigest,
-      ...(expiresAtNs === undefined ? {} : { expiresAtNs: String(expiresAtNs) }),
-    }),
-  );
+/** Removes a content record and nothing else; for the collector, which publishes no event. */
+export function dropContent(txn: WriteTxn, namespace: string, digest: string): void {
+  txn.delete('content', keyOf(namespace, digest));
 }
 
-function decodeIngest(bytes: Uint8Array): IngestRecord {
-  const stored = JSON.parse(Buffer.from(bytes).toString('utf8')) as {
-    id: number;
-    startedAtNs: string;
-    total: number;
-    sharedDigest: string;
-    expiresAtNs?: string;
-  };
-  return {
-    id: stored.id,
-    startedAtNs: BigInt(stored.startedAtNs),
-    total: stored.total,
-    sharedDigest: stored.sharedDigest,
-    expiresAtNs: stored.expiresAtNs === undefined ? undefined : BigInt(stored.expiresAtNs),
-  };
+/** Removes an ingest record; its bytes go with the next cleanup. */
+export function dropIngest(txn: WriteTxn, namespace: string, ref: string): void {
+  txn.delete('ingests', keyOf(namespace, ref));
 }
 
 export interface NamedIngest {
@@ -232,9 +199,7 @@ export function contentReads(store: MetadataStoreReader): ContentReads {
     referencedDigests: (digests) =>
       store.read((txn) => {
         const namespaces = Array.from(txn.range('namespaces', {}), ({ key }) => Buffer.from(key).toString());
-        const expected = new Set(
-          Array.from(ingestEntries(txn, undefined), ({ ingest }) => ingest.sharedDigest),
-        );
+        const expected = new Set(Array.from(ingestEntries(txn, undefined), ({ ingest }) => ingest.expected));
         return new Set(
           digests.filter(
             (digest) =>

@@ -21,6 +21,8 @@ import {
 } from './schema.ts';
 import type { WriteTxn } from './txn.ts';
 
+export { decodeIngest } from './ingest-record.ts';
+
 /** An ingest without lease is kept this long after it was last opened. */
 export const ingestExpiryNs = 24n * 3600n * 1_000_000_000n;
 
@@ -199,7 +201,9 @@ export function contentReads(store: MetadataStoreReader): ContentReads {
     referencedDigests: (digests) =>
       store.read((txn) => {
         const namespaces = Array.from(txn.range('namespaces', {}), ({ key }) => Buffer.from(key).toString());
-        const expected = new Set(Array.from(ingestEntries(txn, undefined), ({ ingest }) => ingest.expected));
+        const expected = new Set(
+          Array.from(ingestEntries(txn, undefined), ({ ingest }) => ingest.sharedDigest),
+        );
         return new Set(
           digests.filter(
             (digest) =>

@@ -74,10 +74,10 @@ export interface SnapshotsProtocol {
   };
   /** Forgets a snapshot; its data, by the id in the reply, is the caller's to remove. */
   'snapshots.remove': { request: SnapshotName & { lease: string | undefined }; reply: { id: number } };
-  /** `info` is an encoded Info; so is the reply, as stored. */
+  /** `info` is an encoded Info, in the reply as stored. */
   'snapshots.update': {
     request: { namespace: string; snapshotter: string; info: Uint8Array; mask: string[] };
-    reply: Uint8Array;
+    reply: { id: number; info: Uint8Array };
   };
 }
 
@@ -205,7 +205,7 @@ export const snapshotOps = {
     const createdNs = info.createdAt === undefined ? 0n : nsOfTimestamp(info.createdAt);
     const nowNs = txn.nowNs();
     info.updatedAt = timestampOfNs(nowNs > createdNs ? nowNs : createdNs + 1n);
-    return put(txn, namespace, snapshotter, record, info);
+    return { id: record.id, info: put(txn, namespace, snapshotter, record, info) };
   },
 };
 

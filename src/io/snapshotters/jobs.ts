@@ -1,9 +1,9 @@
 // Jobs over whole trees for a pool's worker, and the two ways to have them run: in a pool, or on the spot.
-import { rmSync } from 'node:fs';
 import type { TreeJobs, Usage } from '../../api/model/ports/snapshotter.ts';
 import type { Sys } from '../../api/model/ports/sys.ts';
 import { copyTree } from './copy.ts';
 import { measureTree } from './measure.ts';
+import { removeTree } from './remove.ts';
 
 /** What these jobs need of the context that a pool gives to each job. */
 export interface TreeJobContext {
@@ -21,13 +21,8 @@ export function treeJobFunctions(sys: () => Sys): TreeJobFunctions {
   return {
     measureTree: ({ path }, context) => measureTree(path, () => context.throwIfAborted()),
     copyTree: ({ from, to }, context) => copyTree(sys(), from, to, () => context.throwIfAborted()),
-    removeTree: ({ path }) => removeTree(path),
+    removeTree: ({ path }, context) => removeTree(path, () => context.throwIfAborted()),
   };
-}
-
-/** Removes the tree at `path`, symlinks not followed; a missing one is fine. */
-export function removeTree(path: string): void {
-  rmSync(path, { recursive: true, force: true });
 }
 
 /** What is asked of a pool: `Pool` of the actor kit fits. */

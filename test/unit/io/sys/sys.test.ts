@@ -140,9 +140,7 @@ test('each worker thread opens its own', async () => {
   const script = `import(${JSON.stringify(url)}).then((m) =>
     require('node:worker_threads').parentPort.postMessage(m.createSys().mountInfo().length))`;
   const workers = [1, 2].map(() => new Worker(script, { eval: true }));
-  for (const worker of workers) {
-    const [count] = await once(worker, 'message');
-    assert.ok(count > 0);
-    await worker.terminate();
-  }
+  const counts = await Promise.all(workers.map((worker) => once(worker, 'message')));
+  for (const [count] of counts) assert.ok(count > 0);
+  await Promise.all(workers.map((worker) => worker.terminate()));
 });

@@ -207,8 +207,10 @@ function isIdentifier(name: string): boolean {
   }
 }
 
-export function listNamespaces(roots: BundleRoots): Promise<string[]> {
-  return names(join(roots.state, runtimeDirectory));
+/** Of bundles and of work directories: a reboot may have erased the former. */
+export async function listNamespaces(roots: BundleRoots): Promise<string[]> {
+  const found = await Promise.all([roots.state, roots.root].map((dir) => names(join(dir, runtimeDirectory))));
+  return [...new Set(found.flat())].sort();
 }
 
 export async function listBundles(roots: BundleRoots, namespace: string): Promise<Bundle[]> {

@@ -1,0 +1,243 @@
+// The shim actor: launches one shim or finds it again, passes calls on, and cleans up when its connection ends.
+import { fail } from '../../api/model/errors.ts';
+import { connectionClosedMessage, type ShimKey } from '../../api/model/ports/shim.ts';
+import type { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import { type ActorContext, defineActor } from '../../supervisor/actor.ts';
+import { type Call, noReply, type Settled } from '../../supervisor/types.ts';
+import {
+  callShim,
+  cleanUpShim,
+  type LiveShim,
+  launchShim,
+  loadShim,
+  type ShimDependencies,
+  shutdownShim,
+} from './live.ts';
+import type { ShimCall, ShimFacts, ShimProtocol } from './protocol.ts';
+
+/** What outlives a crash of the shim actor or of its task actor. */
+export interface ShimRecord {
+  /** A shim was started for this key: a restarted actor looks for it. */
+  launched: boolean;
+  /** Clients know of the task: an end that nobody asked for is told to them as its exit. */
+  registered: boolean;
+}
+
+export interface ShimArgs {
+  readonly key: ShimKey;
+  readonly record: ShimRecord;
+  readonly deps: ShimDependencies;
+  /** Tells the world that a registered task is gone; `deleted` is what the `delete` command answered, if it did. */
+  readonly onDeath: (key: ShimKey, deleted: DeleteResponse | undefined) => Promise<void>;
+  /** Runtime of the container, for bundles that do not name their binary. */
+  readonly fallbackRuntime?: string | undefined;
+}
+
+interface ShimState {
+  readonly args: ShimArgs;
+  phase: 'empty' | 'loading' | 'launching' | 'connected' | 'ending';
+  live: LiveShim | undefined;
+  inFlight: number;
+  /** Calls that came while it was not yet known whether a shim is there. */
+  readonly waiting: (() => void)[];
+  /** Calls of `dispose`, answered when everything is removed. */
+  readonly disposals: Call<undefined>[];
+}
+
+type ShimSignal =
+  | { kind: 'launched'; outcome: Settled<LiveShim>; call: Call<ShimFacts> }
+  | { kind: 'loaded'; outcome: Settled<Awaited<ReturnType<typeof loadShim>>> }
+  | { kind: 'closed' }
+  | { kind: 'ended'; outcome: Settled<unknown> };
+
+type Context = ActorContext<ShimSignal>;
+
+const callsInFlightMax = 4096;
+const waitingMax = 1024;
+
+function factsOf(live: LiveShim): ShimFacts {
+  return { bundlePath: live.bundle.path, version: live.version };
+}
+
+function adopt(state: ShimState, live: LiveShim, context: Context): void {
+  state.live = live;
+  state.phase = 'connected';
+  void live.connection.closed.then(() => context.signal({ kind: 'closed' }));
+}
+
+/** Runs `action` now, or when it is known whether there is a shim. */
+function whenKnown(state: ShimState, call: Call<never>, action: () => void): typeof noReply {
+  if (state.phase !== 'loading' && state.phase !== 'launching') action();
+  else if (state.waiting.length >= waitingMax) {
+    call.fail(fail('resource-exhausted', `${waitingMax} calls wait for the shim already`));
+  } else state.waiting.push(action);
+  return noReply;
+}
+
+function passOn(state: ShimState, { method, payload, deadlineMs }: ShimCall, call: Call<Uint8Array>): void {
+  const { live } = state;
+  if (live === undefined) {
+    call.fail(fail('not-found', `task "${state.args.key.id}"`));
+    return;
+  }
+  if (state.phase === 'ending' || live.connection.ended) {
+    call.fail(fail('unknown', connectionClosedMessage));
+    return;
+  }
+  if (state.inFlight >= callsInFlightMax) {
+    call.fail(fail('resource-exhausted', `${callsInFlightMax} calls of the shim are in flight already`));
+    return;
+  }
+  const abort = new AbortController();
+  call.onCancel(() => abort.abort());
+  state.inFlight++;
+  // Answered without a turn of the actor: nothing here depends on its state.
+  callShim(live, method, payload, { deadlineMs, signal: abort.signal }).then(
+    (answer) => {
+      state.inFlight--;
+      call.reply(answer);
+    },
+    (error) => {
+      state.inFlight--;
+      call.fail(error);
+    },
+  );
+}
+
+export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimArgs>({
+  name: 'shim',
+  mailboxLengthMax: 1024,
+  stopTimeoutMs: 10_000,
+
+  init(context, args) {
+    const state: ShimState = {
+      args,
+      phase: 'empty',
+      live: undefined,
+      inFlight: 0,
+      waiting: [],
+      disposals: [],
+    };
+    if (args.record.launched) {
+      state.phase = 'loading';
+      context.start(
+        () => loadShim(args.deps, args.key, args.fallbackRuntime),
+        (outcome) => ({ kind: 'loaded', outcome }),
+      );
+    }
+    return state;
+  },
+
+  handleCall: {
+    launch(state, request, call, context) {
+      const { args } = state;
+      if (state.phase !== 'empty') throw fail('already-exists', `shim of "${args.key.id}"`);
+      state.phase = 'launching';
+      args.record.launched = true;
+      const abort = new AbortController();
+      call.onCancel(() => abort.abort());
+      context.start(
+        () => launchShim(args.deps, args.key, request, abort.signal),
+        (outcome) => ({ kind: 'launched', outcome, call }),
+      );
+      return noReply;
+    },
+
+    attach: (state, _request, call) =>
+      whenKnown(state, call as Call<never>, () => {
+        const { live } = state;
+        call.reply(state.phase === 'connected' && live !== undefined ? factsOf(live) : undefined);
+      }),
+
+    call: (state, request, call) => whenKnown(state, call as Call<never>, () => passOn(state, request, call)),
+
+    dispose: (state, _request, call, context) =>
+      whenKnown(state, call as Call<never>, () => {
+        const { live, args } = state;
+        args.record.registered = false;
+        if (state.phase === 'empty') {
+          call.reply(undefined);
+          context.stop();
+          return;
+        }
+        state.disposals.push(call);
+        if (state.phase === 'ending' || live === undefined) return;
+        state.phase = 'ending';
+        context.start(
+          async () => {
+            await shutdownShim(args.deps, live);
+            await cleanUpShim(args.deps, live);
+          },
+          (outcome) => ({ kind: 'ended', outcome }),
+        );
+      }),
+  },
+
+  handleSignal(state, signal, context) {
+    const { args } = state;
+    switch (signal.kind) {
+      case 'launched': {
+        if (!signal.outcome.ok) {
+          args.record.launched = false;
+          signal.call.fail(signal.outcome.error);
+          context.stop();
+          return;
+        }
+        adopt(state, signal.outcome.value, context);
+        signal.call.reply(factsOf(signal.outcome.value));
+        for (const action of state.waiting.splice(0)) action();
+        return;
+      }
+      case 'loaded': {
+        // Not reaching the shim is an answer; anything thrown here is a broken disk or a bug.
+        if (!signal.outcome.ok) throw signal.outcome.error;
+        const found = signal.outcome.value;
+        if ('live' in found) adopt(state, found.live, context);
+        else {
+          state.phase = 'ending';
+          context.start(
+            () => announce(state, found.gone),
+            (outcome) => ({ kind: 'ended', outcome }),
+          );
+        }
+        for (const action of state.waiting.splice(0)) action();
+        return;
+      }
+      case 'closed': {
+        const { live } = state;
+        if (state.phase !== 'connected' || live === undefined) return;
+        state.phase = 'ending';
+        args.deps.log.warn('shim disconnected', { namespace: args.key.namespace, id: args.key.id });
+        context.start(
+          async () => announce(state, await cleanUpShim(args.deps, live)),
+          (outcome) => ({ kind: 'ended', outcome }),
+        );
+        return;
+      }
+      case 'ended': {
+        args.record.launched = false;
+        const { outcome } = signal;
+        if (!outcome.ok) {
+          args.deps.log.error('cleanup of a shim failed', { id: args.key.id, error: outcome.error });
+        }
+        for (const call of state.disposals) {
+          if (outcome.ok) call.reply(undefined);
+          else call.fail(outcome.error);
+        }
+        context.stop();
+      }
+    }
+  },
+
+  /** The shim outlives the daemon: only this end of the connection is closed. */
+  terminate(state) {
+    state.live?.connection.close();
+    state.live?.logFifo.close();
+  },
+});
+
+async function announce({ args }: ShimState, deleted: DeleteResponse | undefined): Promise<void> {
+  if (!args.record.registered) return;
+  args.record.registered = false;
+  await args.onDeath(args.key, deleted);
+}

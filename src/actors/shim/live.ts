@@ -1,0 +1,225 @@
+// How a shim comes to life, is found again, and is cleaned up: the steps, without the actor's state.
+import { codeOf, fail } from '../../api/model/errors.ts';
+import type { Log } from '../../api/model/ports/log.ts';
+import type { Bundle, DialShim, ShimConnection, ShimKey, ShimRuntime } from '../../api/model/ports/shim.ts';
+import {
+  ConnectRequest,
+  ConnectResponse,
+  type DeleteResponse,
+  ShutdownRequest,
+} from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import type { ShimLaunch } from './protocol.ts';
+
+export interface ShimTimeouts {
+  /** Dialing a shim that has said where it listens. */
+  readonly dialMs: number;
+  /** Finding a shim again: dial and Connect together. */
+  readonly loadMs: number;
+  /** The `delete` command. */
+  readonly cleanupMs: number;
+  /** The Shutdown call. */
+  readonly shutdownMs: number;
+  /** How long a start may go on after its caller has given up. */
+  readonly startGraceMs: number;
+}
+
+export const shimTimeoutsDefault: ShimTimeouts = {
+  dialMs: 100_000,
+  loadMs: 5_000,
+  cleanupMs: 5_000,
+  shutdownMs: 3_000,
+  startGraceMs: 10_000,
+};
+
+export interface ShimDependencies {
+  readonly runtime: ShimRuntime;
+  readonly dial: DialShim;
+  readonly log: Log;
+  readonly timeouts: ShimTimeouts;
+}
+
+export interface LiveShim {
+  readonly bundle: Bundle;
+  readonly binary: string;
+  readonly connection: ShimConnection;
+  readonly logFifo: { close(): void };
+  version: number;
+}
+
+const dialRetryMs = 10;
+
+/** Throws `unknown` for whatever keeps the shim from starting; nothing is left then. */
+export async function launchShim(
+  deps: ShimDependencies,
+  key: ShimKey,
+  launch: ShimLaunch,
+  signal: AbortSignal,
+): Promise<LiveShim> {
+  const { runtime, timeouts } = deps;
+  const binary = await runtime.resolve(launch.runtime);
+  const bundle = await runtime.createBundle(key, { spec: launch.spec });
+  let logFifo: { close(): void } | undefined;
+  let started = false;
+  // A start that is killed halfway may leave its server behind: it gets some time to come through.
+  const stop = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const onAbort = () => {
+    timer = setTimeout(() => stop.abort(signal.reason), timeouts.startGraceMs);
+  };
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    await runtime.saveBinary(bundle, binary);
+    logFifo = await runtime.openLog(bundle);
+    signal.throwIfAborted();
+    const address = await runtime.start(bundle, { binary, options: launch.options, signal: stop.signal });
+    started = true;
+    const connection = await deps.dial(address, {
+      namespace: key.namespace,
+      timeoutMs: timeouts.dialMs,
+      retryMs: dialRetryMs,
+      signal: stop.signal,
+    });
+    const live: LiveShim = { bundle, binary, connection, logFifo, version: address.version };
+    if (signal.aborted) {
+      await shutdownShim(deps, live);
+      throw fail('canceled', 'context canceled');
+    }
+    try {
+      await runtime.saveAddress(bundle, address);
+    } catch (error) {
+      await shutdownShim(deps, live);
+      throw error;
+    }
+    return live;
+  } catch (error) {
+    logFifo?.close();
+    if (started) await deleteQuietly(deps, bundle, binary);
+    await removeQuietly(deps, bundle);
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** Connects to the shim of a bundle that is there already; undefined, and everything removed, if it is gone. */
+export async function loadShim(
+  deps: ShimDependencies,
+  key: ShimKey,
+  fallbackRuntime: string | undefined,
+): Promise<{ live: LiveShim } | { gone: DeleteResponse | undefined }> {
+  const { runtime, log, timeouts } = deps;
+  const bundle = runtime.bundleOf(key);
+  const binary = await findBinary(deps, bundle, fallbackRuntime);
+  if (binary === undefined) {
+    log.warn('bundle without a runtime is removed', { bundle: bundle.path });
+    await removeQuietly(deps, bundle);
+    return { gone: undefined };
+  }
+  const logFifo = await runtime.openLog(bundle).catch((error) => {
+    log.warn('log of a shim cannot be read', { bundle: bundle.path, error });
+    return { close() {} };
+  });
+  try {
+    const address = await runtime.loadAddress(bundle);
+    if (address === undefined) throw fail('not-found', 'the bundle names no address');
+    const connection = await deps.dial(address, { namespace: key.namespace, timeoutMs: timeouts.loadMs });
+    const live: LiveShim = { bundle, binary, connection, logFifo, version: address.version };
+    try {
+      await connectTask(live, timeouts.loadMs);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    return { live };
+  } catch (error) {
+    log.warn('shim cannot be reached and is cleaned up', { bundle: bundle.path, error });
+    logFifo.close();
+    const gone = await deleteQuietly(deps, bundle, binary);
+    await removeQuietly(deps, bundle);
+    return { gone };
+  }
+}
+
+async function findBinary(
+  { runtime }: ShimDependencies,
+  bundle: Bundle,
+  fallbackRuntime: string | undefined,
+): Promise<string | undefined> {
+  const stored = await runtime.loadBinary(bundle);
+  if (stored !== undefined) return stored;
+  if (fallbackRuntime === undefined) return undefined;
+  return await runtime.resolve(fallbackRuntime).catch(() => undefined);
+}
+
+/** Calls the shim; a version 3 shim that does not know `Connect` or `Create` is taken for version 2 from then on. */
+export async function callShim(
+  live: LiveShim,
+  method: string,
+  payload: Uint8Array,
+  options: { deadlineMs: number; signal?: AbortSignal },
+): Promise<Uint8Array> {
+  try {
+    return await live.connection.call(live.version, method, payload, options);
+  } catch (error) {
+    const mayBeOlder = live.version === 3 && (method === 'Connect' || method === 'Create');
+    if (!mayBeOlder || codeOf(error) !== 'unimplemented') throw error;
+    const answer = await live.connection.call(2, method, payload, options);
+    live.version = 2;
+    return answer;
+  }
+}
+
+/** What the shim says about its task: task_pid 0 when it has none. */
+export async function connectTask(live: LiveShim, deadlineMs: number): Promise<ConnectResponse> {
+  const request = ConnectRequest.encode(ConnectRequest.create({ id: live.bundle.id })).finish();
+  return ConnectResponse.decode(await callShim(live, 'Connect', request, { deadlineMs }));
+}
+
+/** Shutdown and hang up. */
+export async function shutdownShim({ log, timeouts }: ShimDependencies, live: LiveShim): Promise<void> {
+  if (!live.connection.ended) {
+    const request = ShutdownRequest.encode(ShutdownRequest.create({ id: live.bundle.id })).finish();
+    try {
+      await callShim(live, 'Shutdown', request, { deadlineMs: timeouts.shutdownMs });
+    } catch (error) {
+      // A shim that leaves at once may close the connection before it has answered.
+      if (!live.connection.ended) log.warn('shim does not shut down', { bundle: live.bundle.path, error });
+    }
+  }
+  live.connection.close();
+}
+
+/** After the connection has ended, for whatever reason: runs `delete`, removes the bundle. */
+export async function cleanUpShim(
+  deps: ShimDependencies,
+  live: LiveShim,
+): Promise<DeleteResponse | undefined> {
+  live.connection.close();
+  const deleted = await deleteQuietly(deps, live.bundle, live.binary);
+  live.logFifo.close();
+  await removeQuietly(deps, live.bundle);
+  return deleted;
+}
+
+/** Runs the `delete` command; undefined, with a line in the log, when that fails. */
+export async function deleteQuietly(
+  { runtime, log, timeouts }: ShimDependencies,
+  bundle: Bundle,
+  binary: string,
+): Promise<DeleteResponse | undefined> {
+  try {
+    return await runtime.delete(bundle, { binary, timeoutMs: timeouts.cleanupMs });
+  } catch (error) {
+    log.warn('shim cleanup failed', { bundle: bundle.path, error });
+    return undefined;
+  }
+}
+
+export async function removeQuietly({ runtime, log }: ShimDependencies, bundle: Bundle): Promise<void> {
+  try {
+    await runtime.removeBundle(bundle);
+  } catch (error) {
+    log.error('bundle cannot be removed', { bundle: bundle.path, error });
+  }
+}

@@ -1,0 +1,211 @@
+// All tasks of the daemon: each with its shim under a supervisor of its own, made, found and recovered by key.
+import { codeOf, fail } from '../../api/model/errors.ts';
+import type { ShimKey } from '../../api/model/ports/shim.ts';
+import type { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import { actorChild, type ChildSpec, Supervisor } from '../../supervisor/supervisor.ts';
+import type { ActorSystem } from '../../supervisor/system.ts';
+import type { ActorRef, Child } from '../../supervisor/types.ts';
+import { type ShimRecord, shimActor } from '../shim/actor.ts';
+import type { ShimDependencies } from '../shim/live.ts';
+import { shimPath } from '../shim/protocol.ts';
+import { taskActor } from './actor.ts';
+import { type DeathDependencies, publishDeath } from './death.ts';
+import { type TaskCreate, type TaskProtocol, type Tasks, taskPath } from './protocol.ts';
+import type { TaskTimeouts } from './rpc.ts';
+
+export interface TaskDirectoryDependencies extends ShimDependencies, DeathDependencies {
+  readonly taskTimeouts: TaskTimeouts;
+  /** How often one task or its shim may crash before it is given up. */
+  readonly intensity?: { restartsMax: number; withinMs: number };
+  /** Bundles that recovery loads at a time. */
+  readonly recoverConcurrency: number;
+  readonly tasksMax?: number;
+}
+
+/** Name of the runtime that a container asks for, if there is such a container. */
+export type RuntimeOf = (key: ShimKey) => string | undefined;
+
+const intensityDefault = { restartsMax: 5, withinMs: 60_000 };
+const tasksMaxDefault = 16_384;
+const shutdownMs = 15_000;
+
+const idOf = ({ namespace, id }: ShimKey) => `${namespace}/${id}`;
+
+export class TaskDirectory implements Tasks {
+  readonly #system: ActorSystem;
+  readonly #deps: TaskDirectoryDependencies;
+  #supervisor: Supervisor | undefined;
+
+  constructor(system: ActorSystem, deps: TaskDirectoryDependencies) {
+    this.#system = system;
+    this.#deps = deps;
+  }
+
+  /** The supervisor of all tasks, as a child of the daemon's. Nothing runs under it before `recover` or `create`. */
+  child(id = 'tasks'): ChildSpec {
+    return { id, restart: 'permanent', shutdownMs, start: (path) => this.#start(path) };
+  }
+
+  async #start(path: string): Promise<Child> {
+    this.#supervisor = await Supervisor.start(this.#system, {
+      path,
+      strategy: 'one_for_one',
+      // Its children are never restarted by it: a task that keeps crashing is given up alone.
+      intensity: intensityDefault,
+      childrenMax: this.#deps.tasksMax ?? tasksMaxDefault,
+      onEvent: (event) => {
+        if (event.kind === 'ended' && event.reason.kind === 'crash') {
+          this.#deps.log.error('task was given up', { path: event.path, error: event.reason.error });
+        }
+      },
+    });
+    return this.#supervisor;
+  }
+
+  get #running(): Supervisor {
+    if (this.#supervisor === undefined) throw fail('unavailable', 'tasks are not up yet');
+    return this.#supervisor;
+  }
+
+  find(key: ShimKey): ActorRef<TaskProtocol> | undefined {
+    const path = taskPath(key.namespace, key.id);
+    return this.#system.alive(path) ? this.#system.ref<TaskProtocol>(path) : undefined;
+  }
+
+  ids(namespace: string): string[] {
+    const prefix = taskPath(namespace, '');
+    return this.#system
+      .paths(prefix)
+      .map((path) => path.slice(prefix.length))
+      .sort();
+  }
+
+  async create(key: ShimKey, request: TaskCreate, signal: AbortSignal): Promise<{ pid: number }> {
+    try {
+      await this.#spawn(key, { launched: false, registered: false }, undefined);
+    } catch (error) {
+      if (codeOf(error) === 'already-exists') throw fail('already-exists', `task "${key.id}"`, error);
+      throw error;
+    }
+    const task = this.#system.ref<TaskProtocol>(taskPath(key.namespace, key.id));
+    const onAbort = () => task.cast('abandon', undefined);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (signal.aborted) throw fail('canceled', 'context canceled');
+      return await task.call('create', request, { deadlineMs: Number.POSITIVE_INFINITY });
+    } catch (error) {
+      await this.#running.stopChild(idOf(key));
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async delete(key: ShimKey): Promise<DeleteResponse> {
+    const task = this.find(key);
+    if (task === undefined) throw fail('not-found', `task "${key.id}"`);
+    const gone = () => !this.#system.alive(shimPath(key.namespace, key.id));
+    try {
+      const response = await task.call('delete', undefined, { deadlineMs: Number.POSITIVE_INFINITY });
+      // By the time of the answer the id is free again.
+      await this.#running.stopChild(idOf(key));
+      return response;
+    } catch (error) {
+      if (gone()) await this.#running.stopChild(idOf(key));
+      throw error;
+    }
+  }
+
+  /** Two actors that live and die together: the shim's first, then the task's, which asks it. */
+  async #spawn(key: ShimKey, record: ShimRecord, fallbackRuntime: string | undefined): Promise<void> {
+    const { taskTimeouts: timeouts, log } = this.#deps;
+    const id = idOf(key);
+    const shim = shimPath(key.namespace, key.id);
+    const task = taskPath(key.namespace, key.id);
+    const parent = this.#running;
+    const onDeath = (died: ShimKey, deleted: DeleteResponse | undefined) =>
+      publishDeath(this.#deps, died, deleted);
+    const shimArgs = { key, record, deps: this.#deps, onDeath, fallbackRuntime };
+    const children = [
+      actorChild(this.#system, 'shim', shimActor, shimArgs, { restart: 'transient', path: shim }),
+      actorChild(
+        this.#system,
+        'task',
+        taskActor,
+        { key, record, timeouts, log },
+        { restart: 'transient', path: task },
+      ),
+    ];
+    await parent.startChild({
+      id,
+      restart: 'temporary',
+      shutdownMs,
+      start: (path) =>
+        Supervisor.start(this.#system, {
+          path,
+          strategy: 'rest_for_one',
+          intensity: this.#deps.intensity ?? intensityDefault,
+          children,
+          onEvent: (event) => {
+            if (event.kind === 'restarted') log.warn('task is restarted', { ...event });
+            if (event.kind !== 'ended') return;
+            if (!this.#system.alive(shim) && !this.#system.alive(task)) void parent.stopChild(id);
+          },
+        }),
+    });
+  }
+
+  /**
+   * Finds the tasks whose shims have outlived the daemon. Shims that are gone are cleaned up, and those without a
+   * task are sent away; clients hear nothing of either.
+   */
+  async recover(runtimeOf: RuntimeOf): Promise<void> {
+    const { runtime, log, recoverConcurrency } = this.#deps;
+    for (const namespace of await runtime.namespaces()) {
+      const kept = new Set<string>();
+      const bundles = await runtime.bundles(namespace);
+      const next = bundles.values();
+      const work = async () => {
+        for (const { id } of next) {
+          try {
+            if (await this.#recoverOne({ namespace, id }, runtimeOf)) kept.add(id);
+          } catch (error) {
+            // Unclear whether it lives: its data stays.
+            kept.add(id);
+            log.error('task cannot be recovered', { namespace, id, error });
+          }
+        }
+      };
+      await Promise.all(Array.from({ length: Math.max(1, recoverConcurrency) }, work));
+      await runtime.sweepWork(namespace, kept).catch((error) => {
+        log.warn('work directories cannot be swept', { namespace, error });
+      });
+    }
+  }
+
+  async #recoverOne(key: ShimKey, runtimeOf: RuntimeOf): Promise<boolean> {
+    const { log } = this.#deps;
+    const record: ShimRecord = { launched: true, registered: false };
+    await this.#spawn(key, record, runtimeOf(key));
+    const path = taskPath(key.namespace, key.id);
+    const task = this.#system.ref<TaskProtocol>(path);
+    try {
+      await task.call('verify', undefined, { deadlineMs: Number.POSITIVE_INFINITY });
+      record.registered = true;
+      log.info('task recovered', { ...key });
+      return true;
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === 'not-found') {
+        log.info('shim without a task is removed', { ...key });
+        await this.delete(key).catch(() => undefined);
+        return this.#system.alive(path);
+      }
+      if (!this.#system.alive(path)) {
+        await this.#running.stopChild(idOf(key));
+        return false;
+      }
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,70 @@
+// How a task is made, checked and taken down, step by step, over its shim.
+import { codeOf, fail } from '../../api/model/errors.ts';
+import type { ShimKey } from '../../api/model/ports/shim.ts';
+import * as wire from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import type { ShimProtocol } from '../shim/protocol.ts';
+import type { TaskCreate } from './protocol.ts';
+import { ShimTask, type TaskTimeouts } from './rpc.ts';
+
+const { methods } = wire.TaskDefinition;
+const forever = { deadlineMs: Number.POSITIVE_INFINITY };
+
+/** Starts the shim, then the task in it. After a failure neither is left. */
+export async function createTask(
+  shim: ActorRef<ShimProtocol>,
+  key: ShimKey,
+  request: TaskCreate,
+  timeouts: TaskTimeouts,
+  signal: AbortSignal,
+): Promise<{ pid: number }> {
+  const { bundlePath } = await shim.call('launch', request.launch, { ...forever, signal });
+  const task = new ShimTask(key.id, shim, timeouts, signal);
+  try {
+    const { terminal, stdin, stdout, stderr, checkpoint, rootfs } = request;
+    const wanted = wire.CreateTaskRequest.create({ terminal, stdin, stdout, stderr, checkpoint });
+    const { options } = request.launch;
+    await task.call(
+      methods.create,
+      { ...wanted, id: key.id, bundle: bundlePath, rootfs, options },
+      'slowCallMs',
+    );
+    const { taskPid } = await task.call(methods.connect, { id: key.id });
+    return { pid: taskPid };
+  } catch (error) {
+    // Whatever the shim has made of it; the caller's signal does not stop this.
+    const undo = new ShimTask(key.id, shim, timeouts);
+    await undo.call(methods.delete, wire.DeleteRequest.create({ id: key.id })).catch(() => undefined);
+    await shim.call('dispose', undefined, forever).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Deletes the task; errors other than `not-found` leave everything as it is. */
+export async function deleteTask(task: ShimTask, shim: ActorRef<ShimProtocol>): Promise<wire.DeleteResponse> {
+  let response: wire.DeleteResponse | undefined;
+  let missing: unknown;
+  try {
+    response = await task.call(methods.delete, wire.DeleteRequest.create({ id: task.id }), 'slowCallMs');
+  } catch (error) {
+    if (codeOf(error) !== 'not-found') throw error;
+    missing = error;
+  }
+  await shim.call('dispose', undefined, forever);
+  if (response === undefined) throw missing;
+  return response;
+}
+
+/** What recovery asks: fails with `not-found` when the shim has no task, or one without processes. */
+export async function verifyTask(task: ShimTask): Promise<undefined> {
+  let processes: unknown[];
+  try {
+    ({ processes } = await task.call(methods.pids, { id: task.id }));
+  } catch (error) {
+    if (codeOf(error) === 'not-found') throw error;
+    // A shim that cannot say is kept.
+    return undefined;
+  }
+  if (processes.length === 0) throw fail('not-found', `task "${task.id}" has no processes`);
+  return undefined;
+}

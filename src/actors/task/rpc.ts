@@ -1,0 +1,83 @@
+// The task service of one shim as typed calls, through the shim's actor.
+import type { BinaryWriter } from '@bufbuild/protobuf/wire';
+import { fail } from '../../api/model/errors.ts';
+import { isConnectionClosed } from '../../api/model/ports/shim.ts';
+import {
+  StateRequest,
+  type StateResponse,
+  TaskDefinition,
+} from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import type { ShimProtocol } from '../shim/protocol.ts';
+
+interface Codec<T> {
+  encode(message: T, writer?: BinaryWriter): BinaryWriter;
+  decode(input: Uint8Array): T;
+}
+
+interface Method<Request, Response> {
+  readonly name: string;
+  readonly requestType: Codec<Request>;
+  readonly responseType: Codec<Response>;
+}
+
+export interface TaskTimeouts {
+  /** Calls that a healthy shim answers soon. */
+  readonly callMs: number;
+  /** Calls that run a container to or from somewhere: create, start, delete, checkpoint, update. */
+  readonly slowCallMs: number;
+}
+
+export const taskTimeoutsDefault: TaskTimeouts = { callMs: 30_000, slowCallMs: 600_000 };
+
+/** The kit's own deadline comes after the shim's, so that the shim's error is the one that is seen. */
+const deadlineSlackMs = 1000;
+
+/** Aborting `signal` makes its calls stop waiting. */
+export class ShimTask {
+  readonly id: string;
+  readonly #shim: ActorRef<ShimProtocol>;
+  readonly #timeouts: TaskTimeouts;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(id: string, shim: ActorRef<ShimProtocol>, timeouts: TaskTimeouts, signal?: AbortSignal) {
+    this.id = id;
+    this.#shim = shim;
+    this.#timeouts = timeouts;
+    this.#signal = signal;
+  }
+
+  /** `limit` names a timeout or is one in milliseconds; `Infinity` waits for ever. */
+  async call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    limit: keyof TaskTimeouts | number = 'callMs',
+  ): Promise<Response> {
+    const deadlineMs = typeof limit === 'number' ? limit : this.#timeouts[limit];
+    const payload = method.requestType.encode(request).finish();
+    const answer = await this.#shim.call(
+      'call',
+      { method: method.name, payload, deadlineMs },
+      {
+        deadlineMs: deadlineMs + deadlineSlackMs,
+        ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+      },
+    );
+    try {
+      return method.responseType.decode(answer);
+    } catch (error) {
+      throw fail('internal', `shim answered ${method.name} with a malformed message`, error);
+    }
+  }
+
+  /** A shim that is gone has no such task: `not-found`. */
+  async state(execId: string, limit: keyof TaskTimeouts | number = 'callMs'): Promise<StateResponse> {
+    try {
+      const request = StateRequest.create({ id: this.id, execId });
+      return await this.call(TaskDefinition.methods.state, request, limit);
+    } catch (error) {
+      if (!isConnectionClosed(error)) throw error;
+      throw fail('not-found', `task "${this.id}"`, error);
+    }
+  }
+}

@@ -1,0 +1,33 @@
+// The shim port over ttrpc: the task services of versions 2 and 3 on one connection.
+import { fail } from '../model/errors.ts';
+import type { DialShim, ShimConnection } from '../model/ports/shim.ts';
+import { TtrpcClient } from './client.ts';
+
+const namespaceKey = 'containerd-namespace-ttrpc';
+
+/** Name of the task service of a version; the messages are the same in all. */
+export function taskServiceOf(version: number): string {
+  return `containerd.task.v${version}.Task`;
+}
+
+/** Dials a shim that speaks ttrpc; `others` serves the shims that speak something else. */
+export function ttrpcShimDialer(others?: DialShim): DialShim {
+  return async (address, options): Promise<ShimConnection> => {
+    if (address.protocol !== 'ttrpc') {
+      if (others === undefined) throw fail('unimplemented', `shims over ${address.protocol}`);
+      return await others(address, options);
+    }
+    const { namespace, ...dialOptions } = options;
+    const client = await TtrpcClient.connect(address.address, dialOptions);
+    const metadata = [[namespaceKey, namespace]] as const;
+    return {
+      get ended() {
+        return client.ended;
+      },
+      closed: client.closed,
+      call: (version, method, payload, callOptions) =>
+        client.call(taskServiceOf(version), method, payload, { ...callOptions, metadata }),
+      close: () => client.close(),
+    };
+  };
+}

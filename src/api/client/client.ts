@@ -1,0 +1,140 @@
+// The client: one object for one daemon and one namespace.
+import { codeOf } from '../model/errors.ts';
+import { hostPlatform, matchRunnable, type PlatformMatcher, parsePlatform } from '../model/platform.ts';
+import type { Plugin, ServerResponse } from '../proto/gen/services/introspection/v1/introspection.ts';
+import type { Namespace } from '../proto/gen/services/namespaces/v1/namespace.ts';
+import type { VersionResponse } from '../proto/gen/services/version/v1/version.ts';
+import { connect, type Services } from './connection.ts';
+import {
+  type Container,
+  type Containers,
+  type CreateContainerOptions,
+  containersClient,
+} from './container.ts';
+import { type Content, contentClient } from './content.ts';
+import { type Events, eventsClient } from './events.ts';
+import { type Image, type Images, imagesClient } from './image.ts';
+import { type IoFactory, type Mkfifo, mkfifoProgram, type StreamIoOptions, streamIo } from './io.ts';
+import { type Leases, leasesClient } from './leases.ts';
+import { type PullOptions, pullContent } from './pull.ts';
+import { type Snapshots, snapshotsClient } from './snapshots.ts';
+import type { CallOptions } from './stub.ts';
+
+export interface ClientOptions {
+  /** Path of the daemon's socket, or a `unix://` URL. */
+  address?: string;
+  namespace?: string;
+  /** `os[/arch[/variant]]`: whose images to pull and run; the host's unless said. */
+  platform?: string;
+  /** mkfifo(3); without it the program of that name is run. */
+  mkfifo?: Mkfifo;
+  /** Directory for the fifos of tasks. */
+  fifoDirectory?: string;
+}
+
+export interface ClientPullOptions extends PullOptions {
+  platform?: string;
+  snapshotter?: string;
+}
+
+/** What `containers.create` needs, with the namespace's defaults for snapshotter and runtime. */
+export type NewContainer = Omit<CreateContainerOptions, 'snapshotter' | 'runtime'> & {
+  snapshotter?: string | undefined;
+  runtime?: string | undefined;
+};
+
+export interface Client extends Disposable {
+  readonly address: string;
+  readonly namespace: string;
+  /** The stubs below, for what has no friendlier form yet. */
+  readonly services: Services;
+  readonly images: Images;
+  readonly containers: Omit<Containers, 'create'>;
+  readonly content: Content;
+  readonly leases: Leases;
+  readonly events: Events;
+  snapshots(snapshotter: string): Snapshots;
+  namespaces(options?: CallOptions): Promise<Namespace[]>;
+  version(options?: CallOptions): Promise<VersionResponse>;
+  server(options?: CallOptions): Promise<ServerResponse>;
+  plugins(filters?: readonly string[], options?: CallOptions): Promise<Plugin[]>;
+  /** Fetches an image from its registry, unpacks it and names it. */
+  pull(name: string, options?: ClientPullOptions): Promise<Image>;
+  createContainer(options: NewContainer): Promise<Container>;
+  /** Streams for a task or exec; see `streamIo`. */
+  streamIo(streams: StreamIoOptions): IoFactory;
+}
+
+export const addressDefault = '/run/troupe/troupe.sock';
+export const namespaceDefault = 'default';
+const snapshotterDefault = 'overlayfs';
+const runtimeDefault = 'io.containerd.runc.v2';
+const fifoDirectoryDefault = '/run/troupe/fifo';
+
+/** Connects lazily: a daemon that is not there fails the first call with `unavailable`. */
+export function createClient(options: ClientOptions = {}): Client {
+  const connection = connect(options.address ?? addressDefault, options.namespace ?? namespaceDefault);
+  const { services, namespace } = connection;
+  const host = hostPlatform(process);
+  const matcher = (platform: string | undefined): PlatformMatcher =>
+    matchRunnable(platform === undefined ? host : parsePlatform(platform, host));
+  const matches = matcher(options.platform);
+  const leases = leasesClient(services);
+  const images = imagesClient(services, matches);
+  const containers = containersClient(services, namespace, leases);
+  const mkfifo = options.mkfifo ?? mkfifoProgram;
+  const directory = options.fifoDirectory ?? fifoDirectoryDefault;
+
+  /** A default that the namespace's labels may override. */
+  async function namespaceSetting(name: string, fallback: string, signal?: AbortSignal): Promise<string> {
+    try {
+      const reply = await services.namespaces.get({ name: namespace }, { signal });
+      return reply.namespace?.labels.get(`containerd.io/defaults/${name}`) ?? fallback;
+    } catch (error) {
+      if (codeOf(error) === 'not-found') return fallback;
+      throw error;
+    }
+  }
+
+  return {
+    address: connection.address,
+    namespace,
+    services,
+    images,
+    containers,
+    content: contentClient(services),
+    leases,
+    events: eventsClient(services),
+    snapshots: (snapshotter) => snapshotsClient(services, snapshotter),
+    async namespaces(call) {
+      return (await services.namespaces.list({ filter: '' }, call)).namespaces;
+    },
+    version: (call) => services.version.version({}, call),
+    server: (call) => services.introspection.server({}, call),
+    async plugins(filters = [], call) {
+      return (await services.introspection.plugins({ filters: [...filters] }, call)).plugins;
+    },
+    async pull(name, pull = {}) {
+      const { signal } = pull;
+      const snapshotter =
+        pull.snapshotter ?? (await namespaceSetting('snapshotter', snapshotterDefault, signal));
+      const wanted = pull.platform === undefined ? matches : matcher(pull.platform);
+      await using lease = await leases.acquire({ signal });
+      const { target } = await pullContent(services, name, wanted, snapshotter, { ...pull, lease: lease.id });
+      const { labels } = pull;
+      const put = imagesClient(services, wanted).put(name, target, { signal, lease: lease.id, labels });
+      return await put;
+    },
+    async createContainer({ signal, ...wanted }) {
+      return containers.create({
+        ...wanted,
+        signal,
+        snapshotter:
+          wanted.snapshotter ?? (await namespaceSetting('snapshotter', snapshotterDefault, signal)),
+        runtime: wanted.runtime ?? (await namespaceSetting('runtime', runtimeDefault, signal)),
+      });
+    },
+    streamIo: (streams) => streamIo(streams, { directory, mkfifo }),
+    [Symbol.dispose]: () => connection[Symbol.dispose](),
+  };
+}

@@ -48,7 +48,10 @@ export const contentActor = defineActor<ContentIoProtocol, never, State, Content
       const stop = AbortSignal.any([canceled.signal, context.stopping]);
       return inTurn(state, id, call, context, async () => {
         await state.open.get(id)?.close();
-        return opened(state, await state.blobs.resume(id, stop));
+        const ingest = await state.blobs.resume(id, stop);
+        if (!call.settled) return opened(state, ingest);
+        await ingest.close();
+        throw fail('canceled', `nobody waits for ingest ${id} any more`);
       });
     },
 

@@ -75,7 +75,7 @@ export interface Writer {
   commit(request: CommitRequest): Promise<CommittedBlob>;
   /** Drops the ingest and throws `already-exists` if the namespace has `expected`, which joins the lease. */
   refuseKnown(expected: Digest): Promise<void>;
-  /** Unlocks the ref; what is not committed is kept for a later writer. */
+  /** Unlocks the ref; what is not committed is kept for a later writer. Never rejects. */
   close(): Promise<void>;
 }
 

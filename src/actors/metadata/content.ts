@@ -56,18 +56,16 @@ export interface ContentProtocol {
     request: {
       namespace: string;
       lease: string | undefined;
-      ref: string;
+      /** The ingest that ends with this, if there was one. */
+      ref: string | undefined;
       digest: string;
       sizeBytes: number;
       labels: Map<string, string>;
     };
     reply: { existed: boolean };
   };
-  /** Forgets an ingest; answers whether there was a record. */
-  'content.abort': {
-    request: { namespace: string; lease: string | undefined; ref: string };
-    reply: { existed: boolean };
-  };
+  /** Forgets an ingest; no error when there is no record. */
+  'content.abort': { request: { namespace: string; lease: string | undefined; ref: string }; reply: void };
 }
 
 type RequestOf<Op extends keyof ContentProtocol> = ContentProtocol[Op]['request'];
@@ -120,11 +118,12 @@ export const contentOps = {
 
   'content.commit'(txn: WriteTxn, request: RequestOf<'content.commit'>): { existed: boolean } {
     const { namespace, lease, ref, digest, sizeBytes, labels } = request;
-    checkName(ref, 'content ref');
     checkLabels(labels);
     leaseAdd(txn, namespace, lease, { type: 'content', id: digest });
-    leaseRemove(txn, namespace, lease, { type: 'ingests', id: ref });
-    txn.delete('ingests', keyOf(namespace, ref));
+    if (ref !== undefined) {
+      leaseRemove(txn, namespace, lease, { type: 'ingests', id: ref });
+      dropIngest(txn, namespace, ref);
+    }
     const key = keyOf(namespace, digest);
     if (txn.get('content', key) !== undefined) return { existed: true };
     touchNamespace(txn, namespace);
@@ -137,16 +136,10 @@ export const contentOps = {
     return { existed: false };
   },
 
-  'content.abort'(
-    txn: WriteTxn,
-    { namespace, lease, ref }: RequestOf<'content.abort'>,
-  ): { existed: boolean } {
+  'content.abort'(txn: WriteTxn, { namespace, lease, ref }: RequestOf<'content.abort'>) {
     checkName(ref, 'content ref');
-    const key = keyOf(namespace, ref);
-    const existed = txn.get('ingests', key) !== undefined;
     leaseRemove(txn, namespace, lease, { type: 'ingests', id: ref });
-    txn.delete('ingests', key);
-    return { existed };
+    dropIngest(txn, namespace, ref);
   },
 };
 
@@ -178,8 +171,6 @@ export interface ContentReads {
   referencedDigests(digests: readonly Digest[]): Set<Digest>;
   /** Whether a namespace labelled as shareable has the digest. */
   sharedByNamespace(digest: string): boolean;
-  /** Whether the lease exists. */
-  leaseExists(namespace: string, lease: string): boolean;
 }
 
 export function contentReads(store: MetadataStoreReader): ContentReads {
@@ -220,8 +211,6 @@ export function contentReads(store: MetadataStoreReader): ContentReads {
         }
         return false;
       }),
-    leaseExists: (namespace, lease) =>
-      store.read((txn) => txn.get('leases', keyOf(namespace, lease)) !== undefined),
   };
 }
 

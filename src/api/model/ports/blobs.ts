@@ -86,8 +86,6 @@ export interface BlobStore extends BlobReader {
 }
 
 export interface IngestFileRequest {
-  /** Names the ingest in messages. */
-  readonly ref: string;
   /** The file is handed over: nobody may write it any more, and it is gone from `path` afterwards. */
   readonly path: string;
   readonly labels?: ReadonlyMap<string, string>;

@@ -1,0 +1,295 @@
+// Content on the main thread: ref locks, sharing between namespaces, and the removal of what nothing refers to.
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { fail } from '../../api/model/errors.ts';
+import type { Digest, Namespace } from '../../api/model/ids.ts';
+import { checkLabels } from '../../api/model/labels.ts';
+import type { BlobStore, CommittedBlob, IngestFileRequest } from '../../api/model/ports/blobs.ts';
+import { type Clock, formatRfc3339, timestampOfNs } from '../../api/model/time.ts';
+import { Info } from '../../api/proto/gen/services/content/v1/content.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import type { IngestRecord } from '../metadata/ingest-record.ts';
+import type { MetadataProtocol, MetadataReader } from '../metadata/protocol.ts';
+import type {
+  CleanupResult,
+  ContentIoProtocol,
+  ContentStore,
+  IngestStatus,
+  OpenWriterRequest,
+  Writer,
+} from './protocol.ts';
+import { IngestWriter, ioDeadlineMs, type WriterHost } from './writer.ts';
+
+export type SharingPolicy = 'shared' | 'isolated';
+
+export interface ContentStoreDeps {
+  readonly io: ActorRef<ContentIoProtocol>;
+  readonly metadata: ActorRef<MetadataProtocol>;
+  readonly reader: MetadataReader;
+  /** This thread's own view of the directory that the content actor writes. */
+  readonly blobs: BlobStore;
+  readonly clock: Clock;
+  readonly sharingPolicy: SharingPolicy;
+  readonly logError: (message: string, error: unknown) => void;
+}
+
+export const refLengthMax = 1024;
+export const writersMax = 65_536;
+/** Blobs looked at in one turn of a cleanup. */
+const cleanupSliceLength = 64;
+
+/** Drops what a daemon that died left half-made, and opens the store. Call it once, before serving. */
+export async function startContentStore(deps: ContentStoreDeps): Promise<ContentStore> {
+  const keep = new Set<number>();
+  let lastId = 0;
+  for (const { ingest } of deps.reader.ingests()) {
+    keep.add(ingest.id);
+    lastId = Math.max(lastId, ingest.id);
+  }
+  await deps.io.call('sweep', { keep }, { deadlineMs: ioDeadlineMs });
+  await deps.io.call('emptyTrash', undefined, { deadlineMs: ioDeadlineMs });
+  return new LocalContentStore(deps, lastId + 1);
+}
+
+class LocalContentStore implements ContentStore {
+  readonly blobs: BlobStore;
+  readonly #deps: ContentStoreDeps;
+  readonly #host: WriterHost;
+  readonly #writers = new Map<string, IngestWriter>();
+  readonly #claims = new Map<Digest, number>();
+  /** Refs whose records are on their way out. */
+  readonly #aborting = new Set<string>();
+  /** Files being taken over whose digest is not known yet. */
+  readonly #adopting = new Set<Promise<CommittedBlob>>();
+  #nextId: number;
+
+  constructor(deps: ContentStoreDeps, nextId: number) {
+    this.#deps = deps;
+    this.blobs = deps.blobs;
+    this.#nextId = nextId;
+    const { io, metadata, reader, clock, logError } = deps;
+    this.#host = {
+      io,
+      metadata,
+      reader,
+      clock,
+      logError,
+      claim: (digest) => this.#claim(digest),
+      unlock: (writer) => {
+        const key = lockKey(writer.identity.namespace, writer.ref);
+        if (this.#writers.get(key) === writer) this.#writers.delete(key);
+      },
+    };
+  }
+
+  async openWriter(request: OpenWriterRequest): Promise<Writer> {
+    const { namespace, ref, lease, expected, signal } = request;
+    checkRef(ref);
+    if (expected !== undefined && this.#deps.reader.content(namespace, expected) !== undefined) {
+      await this.#lease(namespace, expected, lease);
+      throw fail('already-exists', `content ${expected}`);
+    }
+    const key = lockKey(namespace, ref);
+    const holder = this.#writers.get(key);
+    if (holder !== undefined) throw this.#locked(holder);
+    if (this.#writers.size >= writersMax) {
+      throw fail('resource-exhausted', `${writersMax} ingests are open`);
+    }
+    if (this.#aborting.has(key)) throw fail('unavailable', `ref ${namespace}/${ref} is being aborted`);
+    const { writer, stored } = this.#makeWriter(request);
+    this.#writers.set(key, writer);
+    try {
+      await writer.begin();
+      if (stored === 'stale') await writer.restart();
+      else if (stored === 'wanted') await writer.resume(signal);
+    } catch (error) {
+      writer.discard();
+      throw error;
+    }
+    return writer;
+  }
+
+  /** `stored` is what to do with the bytes that an earlier writer of the ref has left. */
+  #makeWriter(request: OpenWriterRequest): { writer: IngestWriter; stored?: 'wanted' | 'stale' } {
+    const { namespace, ref, lease, total, expected } = request;
+    const record = this.#deps.reader.ingest(namespace, ref);
+    const hasBytes = record !== undefined && (this.blobs.stored(record.id)?.sizeBytes ?? 0) > 0;
+    const identity = {
+      namespace,
+      ref,
+      lease: lease === '' ? undefined : lease,
+      id: record?.id ?? this.#nextId++,
+      startedAtNs: record?.startedAtNs ?? this.#deps.clock.nowNs(),
+      total: total > 0 ? total : (record?.total ?? 0),
+      hasLeftover: false,
+    };
+    if (expected !== undefined) {
+      const sizeBytes = this.#shareable(expected) ? this.blobs.sizeOf(expected) : undefined;
+      if (sizeBytes !== undefined && (total === 0 || total === sizeBytes)) {
+        const leaving = { ...identity, hasLeftover: hasBytes };
+        return { writer: IngestWriter.shared(this.#host, leaving, expected, sizeBytes) };
+      }
+    }
+    const writer = IngestWriter.empty(this.#host, identity);
+    if (!hasBytes) return { writer };
+    const changed = record.total > 0 && total > 0 && record.total !== total;
+    return { writer, stored: changed ? 'stale' : 'wanted' };
+  }
+
+  #shareable(digest: Digest): boolean {
+    return this.#deps.sharingPolicy === 'shared' || this.#deps.reader.sharedByNamespace(digest);
+  }
+
+  #locked(holder: IngestWriter): Error {
+    const { namespace, ref, id } = holder.identity;
+    const ageMs = Number((this.#deps.clock.nowNs() - holder.lockedAtNs) / 1_000_000n);
+    const since = formatRfc3339(timestampOfNs(holder.lockedAtNs));
+    return fail('unavailable', `ref ${namespace}/${id}/${ref} locked for ${ageMs}ms (since ${since})`);
+  }
+
+  async #lease(namespace: Namespace, digest: Digest, lease: string | undefined): Promise<void> {
+    if (lease === undefined || lease === '') return;
+    await this.#deps.metadata.call('content.lease', { namespace, lease, digest });
+  }
+
+  status(namespace: Namespace, ref: string): IngestStatus | undefined {
+    checkRef(ref);
+    const writer = this.#writers.get(lockKey(namespace, ref));
+    if (writer !== undefined) return writer.status();
+    const record = this.#deps.reader.ingest(namespace, ref);
+    return record === undefined ? undefined : this.#storedStatus(ref, record);
+  }
+
+  statuses(namespace: Namespace): IngestStatus[] {
+    const found = new Map<string, IngestStatus | undefined>();
+    for (const { ref, ingest } of this.#deps.reader.ingests(namespace)) {
+      found.set(ref, this.#storedStatus(ref, ingest));
+    }
+    for (const writer of this.#writers.values()) {
+      if (writer.identity.namespace === namespace) found.set(writer.ref, writer.status());
+    }
+    return [...found.values()].filter((status) => status !== undefined);
+  }
+
+  #storedStatus(ref: string, record: IngestRecord): IngestStatus | undefined {
+    if (record.sharedDigest !== '') return undefined;
+    const { id, total, startedAtNs } = record;
+    const stored = this.blobs.stored(id);
+    const offset = stored?.sizeBytes ?? 0;
+    return { ref, total, startedAtNs, offset, updatedAtNs: stored?.updatedAtNs ?? startedAtNs };
+  }
+
+  async abort(namespace: Namespace, ref: string, lease: string | undefined): Promise<void> {
+    checkRef(ref);
+    const key = lockKey(namespace, ref);
+    const writer = this.#writers.get(key);
+    if (writer !== undefined) {
+      await writer.abort(lease);
+      return;
+    }
+    const { reader, metadata, io } = this.#deps;
+    const record = reader.ingest(namespace, ref);
+    if (record === undefined || this.#aborting.has(key)) throw fail('not-found', `content ingest "${ref}"`);
+    this.#aborting.add(key);
+    try {
+      await metadata.call('content.abort', { namespace, ref, lease });
+      await io.call('drop', { id: record.id }, { deadlineMs: ioDeadlineMs });
+    } finally {
+      this.#aborting.delete(key);
+    }
+  }
+
+  info(namespace: Namespace, digest: Digest): Info {
+    const bytes = this.#deps.reader.content(namespace, digest);
+    if (bytes === undefined) throw fail('not-found', `content digest ${digest}`);
+    return Info.decode(bytes);
+  }
+
+  blobPath(namespace: Namespace, digest: Digest): string {
+    if (this.#deps.reader.content(namespace, digest) === undefined) {
+      throw fail('not-found', `content digest ${digest}`);
+    }
+    return this.blobs.path(digest);
+  }
+
+  async ingestFile(namespace: Namespace, request: IngestFileRequest): Promise<CommittedBlob> {
+    const { path, labels = new Map(), expected, digest, lease } = request;
+    checkLabels(labels);
+    const release = digest === undefined ? undefined : this.#claim(digest);
+    const adopted = this.#deps.io.call('adopt', { path, expected, digest }, { deadlineMs: ioDeadlineMs });
+    const recorded = adopted.then(async (blob) => {
+      const request = { namespace, ref: undefined, lease, labels: new Map(labels), ...blob };
+      await this.#deps.metadata.call('content.commit', request);
+      return blob;
+    });
+    if (release === undefined) this.#adopting.add(recorded);
+    try {
+      return await recorded;
+    } finally {
+      release?.();
+      this.#adopting.delete(recorded);
+    }
+  }
+
+  async cleanup(signal?: AbortSignal): Promise<CleanupResult> {
+    const ingests = await this.#cleanIngests();
+    let blobs = 0;
+    for await (const page of this.blobs.list()) {
+      for (let at = 0; at < page.length; at += cleanupSliceLength) {
+        signal?.throwIfAborted();
+        while (this.#adopting.size > 0) await Promise.allSettled(this.#adopting);
+        blobs += this.#cleanBlobs(page.slice(at, at + cleanupSliceLength));
+        await nextTurn();
+      }
+    }
+    if (blobs > 0) await this.#deps.io.call('emptyTrash', undefined, { deadlineMs: ioDeadlineMs });
+    return { blobs, ingests };
+  }
+
+  /**
+   * Looks and removes in one turn. A blob that is being linked is claimed from before it is looked for on disk
+   * until its record is durable, so here it is either claimed or recorded.
+   */
+  #cleanBlobs(digests: readonly Digest[]): number {
+    const referenced = this.#deps.reader.referencedDigests(digests);
+    let removed = 0;
+    for (const digest of digests) {
+      if (referenced.has(digest) || this.#claims.has(digest)) continue;
+      if (this.blobs.discard(digest)) removed++;
+    }
+    return removed;
+  }
+
+  async #cleanIngests(): Promise<number> {
+    const stored = await this.blobs.listIngests();
+    // Numbers are not used twice, so one that nobody knows now will not be known later.
+    const known = new Set(this.#deps.reader.ingests().map(({ ingest }) => ingest.id));
+    for (const writer of this.#writers.values()) known.add(writer.identity.id);
+    const lost = stored.filter(({ id }) => !known.has(id));
+    for (const { id } of lost) await this.#deps.io.call('drop', { id }, { deadlineMs: ioDeadlineMs });
+    return lost.length;
+  }
+
+  #claim(digest: Digest): () => void {
+    this.#claims.set(digest, (this.#claims.get(digest) ?? 0) + 1);
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
+      const left = (this.#claims.get(digest) ?? 1) - 1;
+      if (left === 0) this.#claims.delete(digest);
+      else this.#claims.set(digest, left);
+    };
+  }
+}
+
+function lockKey(namespace: string, ref: string): string {
+  return `${namespace}\0${ref}`;
+}
+
+function checkRef(ref: string): void {
+  if (ref === '') throw fail('invalid-argument', 'content ref must not be empty');
+  if (ref.includes('\0')) throw fail('invalid-argument', 'content ref must not contain a NUL byte');
+  if (Buffer.byteLength(ref) > refLengthMax) {
+    throw fail('invalid-argument', `content ref is longer than ${refLengthMax} bytes`);
+  }
+}

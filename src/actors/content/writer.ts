@@ -1,0 +1,345 @@
+// One locked ref on the main thread: small content waits in memory and reaches the disk in one message, larger
+// content goes to the content actor as it comes.
+import { createHash, type Hash } from 'node:crypto';
+import { fail } from '../../api/model/errors.ts';
+import { type Digest, digestAlgorithm, type Namespace, parseDigest } from '../../api/model/ids.ts';
+import { checkLabels } from '../../api/model/labels.ts';
+import type { CommittedBlob } from '../../api/model/ports/blobs.ts';
+import type { Clock } from '../../api/model/time.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import type { MetadataProtocol, MetadataReader } from '../metadata/protocol.ts';
+import type { CommitRequest, ContentIoProtocol, IngestState, IngestStatus, Writer } from './protocol.ts';
+
+/** What writers share. */
+export interface WriterHost {
+  readonly io: ActorRef<ContentIoProtocol>;
+  readonly metadata: ActorRef<MetadataProtocol>;
+  readonly reader: MetadataReader;
+  readonly clock: Clock;
+  /** Keeps the bytes of a digest from being cleaned up; returns how to let go. */
+  claim(digest: Digest): () => void;
+  /** The writer no longer holds its ref. */
+  unlock(writer: IngestWriter): void;
+  logError(message: string, error: unknown): void;
+}
+
+export interface WriterIdentity {
+  readonly namespace: Namespace;
+  readonly ref: string;
+  readonly lease: string | undefined;
+  readonly id: number;
+  readonly startedAtNs: bigint;
+  readonly total: number;
+  /** The blob store has bytes under `id` that this writer does not use: a blob satisfies the ingest instead. */
+  readonly hasLeftover: boolean;
+}
+
+/** Bytes that a writer holds in memory before it bothers the disk. */
+export const bufferedBytesMax = 16 * 1024;
+/** How long an ingest may live in memory alone: what a killed daemon forgets of it. */
+export const recordDelayMs = 50;
+/** Views smaller than this may lie in a buffer shared with others, which must not be handed over. */
+const transferBytesMin = 128 * 1024;
+/** Disk work is given up only when the disk is as good as dead. */
+export const ioDeadlineMs = 600_000;
+
+/** Where the bytes are: still here, in the blob store's ingest, or in a blob that exists already. */
+type Body =
+  | { readonly kind: 'memory'; readonly chunks: Uint8Array[]; readonly hash: Hash }
+  | { readonly kind: 'stored'; readonly digest: Digest }
+  | { readonly kind: 'shared'; readonly digest: Digest };
+
+export class IngestWriter implements Writer {
+  readonly identity: WriterIdentity;
+  readonly lockedAtNs: bigint;
+  readonly #host: WriterHost;
+  #body: Body;
+  #offset = 0;
+  #updatedAtNs: bigint;
+  #ended: 'committed' | 'aborted' | 'closed' | undefined;
+  #recorded = false;
+  #timer: NodeJS.Timeout | undefined;
+  #tail: Promise<unknown> = Promise.resolve();
+  #release: (() => void) | undefined;
+
+  private constructor(host: WriterHost, identity: WriterIdentity, body: Body, offset: number) {
+    this.#host = host;
+    this.identity = identity;
+    this.lockedAtNs = host.clock.nowNs();
+    this.#body = body;
+    this.#offset = offset;
+    this.#updatedAtNs = identity.startedAtNs;
+  }
+
+  static empty(host: WriterHost, identity: WriterIdentity): IngestWriter {
+    return new IngestWriter(host, identity, inMemory(), 0);
+  }
+
+  /** Complete from the start: the bytes are those of a blob that some namespace brought. */
+  static shared(host: WriterHost, identity: WriterIdentity, digest: Digest, sizeBytes: number): IngestWriter {
+    const writer = new IngestWriter(host, identity, { kind: 'shared', digest }, sizeBytes);
+    writer.#release = host.claim(digest);
+    return writer;
+  }
+
+  /** Drops the bytes that an earlier writer left. */
+  async restart(): Promise<void> {
+    const request = { id: this.identity.id, data: new Uint8Array(0) };
+    this.#take(await this.#host.io.call('create', request, { deadlineMs: ioDeadlineMs }));
+  }
+
+  /** Takes up the bytes that an earlier writer left. */
+  async resume(signal: AbortSignal | undefined): Promise<void> {
+    const { id } = this.identity;
+    const options = { deadlineMs: Number.POSITIVE_INFINITY, ...(signal === undefined ? {} : { signal }) };
+    this.#take(await this.#host.io.call('resume', { id }, options));
+  }
+
+  /** Under a lease the record is made before anybody hears of the writer; else soon. */
+  async begin(): Promise<void> {
+    if (this.identity.lease !== undefined) return await this.#serial(() => this.#record());
+    this.#timer = setTimeout(() => {
+      void this.#serial(async () => {
+        await this.#record();
+        await this.#spill();
+      }).catch((error) => {
+        if (this.#ended === undefined) this.#host.logError(`ingest ${this.ref} is not recorded`, error);
+      });
+    }, recordDelayMs);
+  }
+
+  get ref(): string {
+    return this.identity.ref;
+  }
+  get offset(): number {
+    return this.#offset;
+  }
+  get startedAtNs(): bigint {
+    return this.identity.startedAtNs;
+  }
+  get updatedAtNs(): bigint {
+    return this.#updatedAtNs;
+  }
+
+  /** Undefined while a blob satisfies the ingest: such are not listed. */
+  status(): IngestStatus | undefined {
+    if (this.#body.kind === 'shared') return undefined;
+    const { ref, total, startedAtNs } = this.identity;
+    return { ref, total, startedAtNs, offset: this.#offset, updatedAtNs: this.#updatedAtNs };
+  }
+
+  digest(): Digest {
+    const body = this.#body;
+    return body.kind === 'memory' ? hexDigest(body.hash) : body.digest;
+  }
+
+  append(data: Uint8Array): Promise<void> {
+    return this.#serial(async () => {
+      this.#mustBeOpen();
+      if (data.byteLength === 0) return;
+      const body = this.#body;
+      if (body.kind === 'memory' && this.#offset + data.byteLength <= bufferedBytesMax) {
+        body.chunks.push(data);
+        body.hash.update(data);
+        this.#offset += data.byteLength;
+        this.#updatedAtNs = this.#host.clock.nowNs();
+        return;
+      }
+      if (body.kind === 'shared') await this.#copyShared(body.digest);
+      else if (body.kind === 'memory' && this.#offset > 0) await this.#spill();
+      const op = this.#body.kind === 'memory' ? 'create' : 'append';
+      const request = { id: this.identity.id, data };
+      this.#take(await this.#host.io.call(op, request, { deadlineMs: ioDeadlineMs, ...handingOver(data) }));
+    });
+  }
+
+  truncate(): Promise<void> {
+    return this.#serial(async () => {
+      this.#mustBeOpen();
+      if (this.#body.kind === 'stored') {
+        const { id } = this.identity;
+        this.#take(await this.#host.io.call('truncate', { id }, { deadlineMs: ioDeadlineMs }));
+        return;
+      }
+      const wasShared = this.#body.kind === 'shared';
+      this.#body = inMemory();
+      this.#offset = 0;
+      this.#updatedAtNs = this.#host.clock.nowNs();
+      if (wasShared) await this.#recordAgain();
+    });
+  }
+
+  commit(request: CommitRequest): Promise<CommittedBlob> {
+    clearTimeout(this.#timer);
+    return this.#serial(async () => {
+      this.#mustBeOpen();
+      checkLabels(request.labels);
+      const release = this.#host.claim(request.expected ?? this.digest());
+      try {
+        const committed = await this.#store(request);
+        // From here on the ingest has no bytes of its own: whatever happens, this writer is through.
+        this.#ended = 'committed';
+        if (this.identity.hasLeftover) this.#host.io.cast('drop', { id: this.identity.id });
+        await this.#link(committed, request.labels);
+        return committed;
+      } finally {
+        release();
+        if (this.#ended !== undefined) this.#letGo();
+      }
+    });
+  }
+
+  async refuseKnown(expected: Digest): Promise<void> {
+    const { namespace, lease } = this.identity;
+    if (this.#host.reader.content(namespace, expected) === undefined) return;
+    await this.abort(lease);
+    throw fail('already-exists', `blob with expected digest ${expected}`);
+  }
+
+  /** Ends the ingest under whoever holds this writer. */
+  async abort(lease: string | undefined): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#ended ??= 'aborted';
+    const { namespace, ref, id } = this.identity;
+    await this.#serial(async () => {
+      try {
+        await this.#host.metadata.call('content.abort', { namespace, ref, lease });
+        await this.#host.io.call('drop', { id }, { deadlineMs: ioDeadlineMs });
+      } finally {
+        // Kept until now: who opens the ref next must not find the record that is going away.
+        this.#letGo();
+      }
+    });
+  }
+
+  /** Gives the ref back without a trace: for a writer that could not begin. */
+  discard(): void {
+    clearTimeout(this.#timer);
+    this.#ended ??= 'closed';
+    this.#letGo();
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#timer);
+    if (this.#ended !== undefined) return;
+    await this.#serial(async () => {
+      if (this.#ended !== undefined) return;
+      try {
+        await this.#record();
+        await this.#spill();
+        if (this.#body.kind === 'stored') {
+          await this.#host.io.call('close', { id: this.identity.id }, { deadlineMs: ioDeadlineMs });
+        }
+      } catch (error) {
+        // The stream has its answer already; what is lost is a beginning that can be sent again.
+        this.#host.logError(`ingest "${this.ref}" is not kept`, error);
+      }
+      this.discard();
+    });
+  }
+
+  /** Makes the bytes a durable blob, after checking them. */
+  async #store({ total, expected }: CommitRequest): Promise<CommittedBlob> {
+    const body = this.#body;
+    const sizeBytes = total > 0 ? total : undefined;
+    if (body.kind === 'stored') {
+      const { id } = this.identity;
+      return await this.#host.io.call('commit', { id, sizeBytes, expected }, { deadlineMs: ioDeadlineMs });
+    }
+    if (sizeBytes !== undefined && sizeBytes !== this.#offset) {
+      throw fail('failed-precondition', `unexpected commit size ${this.#offset}, expected ${sizeBytes}`);
+    }
+    const digest = body.kind === 'shared' ? body.digest : digestOfChunks(body.chunks, expected, body.hash);
+    if (expected !== undefined && expected !== digest) {
+      throw fail('failed-precondition', `unexpected commit digest ${digest}, expected ${expected}`);
+    }
+    if (body.kind === 'memory') {
+      const data = body.chunks.length === 1 ? (body.chunks[0] as Uint8Array) : Buffer.concat(body.chunks);
+      await this.#host.io.call('put', { digest, data }, { deadlineMs: ioDeadlineMs });
+    }
+    return { digest, sizeBytes: this.#offset };
+  }
+
+  async #link({ digest, sizeBytes }: CommittedBlob, labels: ReadonlyMap<string, string>): Promise<void> {
+    const { namespace, ref, lease } = this.identity;
+    const request = { namespace, ref, lease, digest, sizeBytes, labels: new Map(labels) };
+    const { existed } = await this.#host.metadata.call('content.commit', request);
+    if (existed) throw fail('already-exists', `content ${digest}`);
+  }
+
+  async #record(): Promise<void> {
+    if (this.#recorded || this.#ended !== undefined) return;
+    const { namespace, ref, lease, id, startedAtNs, total } = this.identity;
+    const sharedDigest = this.#body.kind === 'shared' ? this.#body.digest : '';
+    const ingest = { id, startedAtNs, total, sharedDigest };
+    await this.#host.metadata.call('content.ingest', { namespace, lease, ref, ingest });
+    this.#recorded = true;
+  }
+
+  /** Moves what waits in memory to the disk. */
+  async #spill(): Promise<void> {
+    const body = this.#body;
+    if (body.kind !== 'memory' || this.#offset === 0 || this.#ended !== undefined) return;
+    const request = { id: this.identity.id, data: Buffer.concat(body.chunks) };
+    this.#take(await this.#host.io.call('create', request, { deadlineMs: ioDeadlineMs }));
+  }
+
+  async #copyShared(digest: Digest): Promise<void> {
+    const request = { id: this.identity.id, digest };
+    this.#take(await this.#host.io.call('copy', request, { deadlineMs: ioDeadlineMs }));
+    await this.#recordAgain();
+  }
+
+  /** A record made while a blob satisfied the ingest says so; now it has bytes of its own. */
+  async #recordAgain(): Promise<void> {
+    if (!this.#recorded) return;
+    this.#recorded = false;
+    await this.#record();
+  }
+
+  #take({ offset, digest, updatedAtNs }: IngestState): void {
+    this.#body = { kind: 'stored', digest };
+    this.#offset = offset;
+    this.#updatedAtNs = updatedAtNs;
+  }
+
+  #mustBeOpen(): void {
+    if (this.#ended === undefined) return;
+    throw fail('not-found', `ingest "${this.ref}" was ${this.#ended}`);
+  }
+
+  #letGo(): void {
+    this.#release?.();
+    this.#release = undefined;
+    this.#host.unlock(this);
+  }
+
+  #serial<T>(work: () => Promise<T>): Promise<T> {
+    const next = this.#tail.then(work);
+    this.#tail = next.catch(() => {});
+    return next;
+  }
+}
+
+function inMemory(): Body {
+  return { kind: 'memory', chunks: [], hash: createHash('sha256') };
+}
+
+function hexDigest(hash: Hash): Digest {
+  return parseDigest(`sha256:${hash.copy().digest('hex')}`);
+}
+
+function digestOfChunks(chunks: readonly Uint8Array[], expected: Digest | undefined, sha256: Hash): Digest {
+  const algorithm = expected === undefined ? 'sha256' : digestAlgorithm(expected);
+  if (algorithm === 'sha256') return hexDigest(sha256);
+  const hash = createHash(algorithm);
+  for (const chunk of chunks) hash.update(chunk);
+  return parseDigest(`${algorithm}:${hash.digest('hex')}`);
+}
+
+/** A message's bytes go to the other thread as they are when nothing else lies in their buffer. */
+function handingOver(data: Uint8Array): { transfer?: ArrayBuffer[] } {
+  const { buffer, byteLength } = data;
+  const own = byteLength >= transferBytesMin && buffer.byteLength - byteLength <= 4096;
+  return own && buffer instanceof ArrayBuffer ? { transfer: [buffer] } : {};
+}

@@ -1,0 +1,242 @@
+// The Content service: blobs by digest, and the write stream by which they come in.
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import type { ContentStore, IngestStatus, Writer } from '../../actors/content/protocol.ts';
+import { fail } from '../model/errors.ts';
+import { compileFilters, type FieldLookup, mapEntry } from '../model/filter.ts';
+import { type Digest, parseDigest } from '../model/ids.ts';
+import { timestampOfNs } from '../model/time.ts';
+import {
+  ContentDefinition,
+  Info,
+  type ReadContentRequest,
+  type Status,
+  WriteAction,
+  type WriteContentRequest,
+  WriteContentResponse,
+} from '../proto/gen/services/content/v1/content.ts';
+import { type BoundService, bindService, Encoded } from './bind.ts';
+import type { CallContext } from './context.ts';
+import type { MetadataDeps } from './deps.ts';
+import { inFieldOne, listInFieldOne } from './records.ts';
+
+export interface ContentDeps extends MetadataDeps {
+  readonly content: ContentStore;
+}
+
+const infosPerMessage = 100;
+const readChunkBytes = 1 << 20;
+
+export function contentService({ metadata, reader, content }: ContentDeps): BoundService {
+  return bindService(ContentDefinition, {
+    info(request, { namespace }) {
+      const digest = parseDigest(request.digest);
+      const record = reader.content(namespace, digest);
+      if (record === undefined) throw fail('not-found', `content digest ${digest}`);
+      return inFieldOne(record);
+    },
+
+    async update({ info, updateMask }, { namespace }) {
+      if (info === undefined) throw fail('invalid-argument', 'the update has no info');
+      parseDigest(info.digest);
+      const request = { namespace, info: Info.encode(info).finish(), mask: updateMask ?? [] };
+      return inFieldOne(await metadata.call('content.update', request));
+    },
+
+    list({ filters }, { namespace }) {
+      const filter = compileFilters(filters);
+      return pages(
+        (after) => reader.contentPage(namespace, after, infosPerMessage),
+        filter.all ? undefined : (info) => filter.matches(infoLookup(info)),
+      );
+    },
+
+    async delete(request, { namespace, lease }) {
+      const digest = parseDigest(request.digest);
+      await metadata.call('content.delete', { namespace, lease, digest });
+      return {};
+    },
+
+    async *read(request, { namespace }) {
+      const digest = parseDigest(request.digest);
+      if (reader.content(namespace, digest) === undefined) {
+        throw fail('not-found', `content digest ${digest}`);
+      }
+      await using blob = await content.blobs.open(digest);
+      const { start, end } = rangeOf(request, blob.sizeBytes);
+      for (let at = start; at < end; at += readChunkBytes) {
+        const length = Math.min(readChunkBytes, end - at);
+        // Offsets count from the start of the read, not of the blob: clients know it so.
+        const { message, data } = readResponse(at - start, length);
+        await blob.readFully(data, at);
+        yield new Encoded(message);
+      }
+    },
+
+    status({ ref }, { namespace }) {
+      const status = content.status(namespace, ref);
+      if (status === undefined) throw fail('not-found', `content ingest "${ref}"`);
+      return { status: statusMessage(status) };
+    },
+
+    listStatuses({ filters }, { namespace }) {
+      const filter = compileFilters(filters);
+      const statuses = content
+        .statuses(namespace)
+        .filter(({ ref }) =>
+          filter.matches((path) => (path.length === 1 && path[0] === 'ref' ? ref : undefined)),
+        );
+      return { statuses: statuses.map(statusMessage) };
+    },
+
+    write: (requests, context) => write(content, requests, context),
+
+    async abort({ ref }, { namespace, lease }) {
+      await content.abort(namespace, ref, lease);
+      return {};
+    },
+  });
+}
+
+/** Messages of up to 100 infos each; none when nothing matches. */
+async function* pages(
+  pageAfter: (digest: string) => Uint8Array[],
+  wanted: ((info: Info) => boolean) | undefined,
+): AsyncGenerator<Encoded> {
+  let kept: Uint8Array[] = [];
+  let after = '';
+  for (;;) {
+    const page = pageAfter(after);
+    const last = page.at(-1);
+    if (last === undefined) break;
+    after = Info.decode(last).digest;
+    if (wanted === undefined) yield listInFieldOne(page);
+    else {
+      for (const record of page) {
+        if (!wanted(Info.decode(record))) continue;
+        kept.push(record);
+        if (kept.length < infosPerMessage) continue;
+        yield listInFieldOne(kept);
+        kept = [];
+      }
+    }
+    if (page.length < infosPerMessage) break;
+    await nextTurn();
+  }
+  if (kept.length > 0) yield listInFieldOne(kept);
+}
+
+function infoLookup(info: Info): FieldLookup {
+  return (path) => {
+    if (path[0] === 'digest' && path.length === 1) return info.digest;
+    return path[0] === 'labels' ? mapEntry(info.labels, path) : undefined;
+  };
+}
+
+function rangeOf({ offset, size }: ReadContentRequest, sizeBytes: number): { start: number; end: number } {
+  const start = offset < 0n ? 0n : offset;
+  if (start > BigInt(sizeBytes)) {
+    throw fail('out-of-range', `read at ${start} is past the end of ${sizeBytes} bytes`);
+  }
+  const left = BigInt(sizeBytes) - start;
+  const length = size <= 0n || size > left ? left : size;
+  return { start: Number(start), end: Number(start + length) };
+}
+
+/** A ReadContentResponse whose data is still to be read, straight into its place. */
+function readResponse(offset: number, length: number): { message: Buffer; data: Uint8Array } {
+  const head = new BinaryWriter();
+  if (offset > 0) head.tag(1, WireType.Varint).int64(offset);
+  const start = head.tag(2, WireType.LengthDelimited).uint32(length).finish();
+  const message = Buffer.allocUnsafeSlow(start.length + length);
+  message.set(start);
+  return { message, data: message.subarray(start.length) };
+}
+
+function statusMessage({ ref, offset, total, startedAtNs, updatedAtNs }: IngestStatus): Status {
+  return {
+    ref,
+    offset: BigInt(offset),
+    total: BigInt(total),
+    startedAt: timestampOfNs(startedAtNs),
+    updatedAt: timestampOfNs(updatedAtNs),
+    expected: '',
+  };
+}
+
+async function* write(
+  content: ContentStore,
+  requests: AsyncIterable<WriteContentRequest>,
+  context: CallContext,
+): AsyncGenerator<Encoded> {
+  let writer: Writer | undefined;
+  let total = 0n;
+  let expected: Digest | undefined;
+  let response: Encoded | undefined;
+  try {
+    for await (const request of requests) {
+      if (request.expected !== '') expected = parseDigest(request.expected);
+      if (request.total > 0n) total = request.total;
+      if (writer === undefined) {
+        writer = await open(content, request, context, Number(total), expected);
+      } else if (request.expected !== '' && expected !== undefined) await writer.refuseKnown(expected);
+      response = await act(writer, request, total, expected);
+      yield response;
+      if (request.action === WriteAction.COMMIT) break;
+    }
+    if (response === undefined) throw fail('invalid-argument', 'first message must have a reference');
+    // containerd sends the last response twice when a stream ends well; its clients have read past it by then.
+    yield response;
+  } finally {
+    await writer?.close();
+  }
+}
+
+function open(
+  content: ContentStore,
+  { ref }: WriteContentRequest,
+  { namespace, lease, signal }: CallContext,
+  total: number,
+  expected: Digest | undefined,
+): Promise<Writer> {
+  if (ref === '') throw fail('invalid-argument', 'first message must have a reference');
+  return content.openWriter({ namespace, ref, lease, total, expected, signal });
+}
+
+/** Does what one message asks for and answers it. */
+async function act(
+  writer: Writer,
+  request: WriteContentRequest,
+  total: bigint,
+  expected: Digest | undefined,
+): Promise<Encoded> {
+  const { action, offset, data, labels } = request;
+  if (action === WriteAction.STAT) {
+    return respond({
+      action,
+      startedAt: timestampOfNs(writer.startedAtNs),
+      updatedAt: timestampOfNs(writer.updatedAtNs),
+      offset: BigInt(writer.offset),
+      total,
+      digest: writer.digest(),
+    });
+  }
+  if (action !== WriteAction.WRITE && action !== WriteAction.COMMIT) {
+    throw fail('invalid-argument', `unknown action ${action} in a write of "${writer.ref}"`);
+  }
+  if (offset !== 0n && offset !== BigInt(writer.offset)) {
+    throw fail('out-of-range', `write @${offset} must occur at current offset ${writer.offset}`);
+  }
+  if (offset === 0n && writer.offset > 0) await writer.truncate();
+  if (data.byteLength > 0) await writer.append(data);
+  let digest = writer.digest();
+  if (action === WriteAction.COMMIT) {
+    ({ digest } = await writer.commit({ total: Number(total), expected, labels }));
+  }
+  const done = { startedAt: undefined, updatedAt: undefined, total: 0n };
+  return respond({ action, offset: BigInt(writer.offset), digest, ...done });
+}
+
+function respond(response: WriteContentResponse): Encoded {
+  return new Encoded(WriteContentResponse.encode(response).finish());
+}

@@ -1,6 +1,6 @@
 // Content on the main thread: ref locks, sharing between namespaces, and the removal of what nothing refers to.
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { fail } from '../../api/model/errors.ts';
+import { fail, wrap } from '../../api/model/errors.ts';
 import type { Digest, Namespace } from '../../api/model/ids.ts';
 import { checkLabels } from '../../api/model/labels.ts';
 import type { BlobStore, CommittedBlob, IngestFileRequest } from '../../api/model/ports/blobs.ts';
@@ -212,7 +212,7 @@ class LocalContentStore implements ContentStore {
   }
 
   async ingestFile(namespace: Namespace, request: IngestFileRequest): Promise<CommittedBlob> {
-    const { path, labels = new Map(), expected, digest, lease } = request;
+    const { ref, path, labels = new Map(), expected, digest, lease } = request;
     checkLabels(labels);
     const release = digest === undefined ? undefined : this.#claim(digest);
     const adopted = this.#deps.io.call('adopt', { path, expected, digest }, { deadlineMs: ioDeadlineMs });
@@ -224,6 +224,8 @@ class LocalContentStore implements ContentStore {
     if (release === undefined) this.#adopting.add(recorded);
     try {
       return await recorded;
+    } catch (error) {
+      throw wrap(`content of "${ref}"`, error);
     } finally {
       release?.();
       this.#adopting.delete(recorded);

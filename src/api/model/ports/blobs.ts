@@ -86,6 +86,8 @@ export interface BlobStore extends BlobReader {
 }
 
 export interface IngestFileRequest {
+  /** What is being brought in, for error messages. */
+  readonly ref: string;
   /** The file is handed over: nobody may write it any more, and it is gone from `path` afterwards. */
   readonly path: string;
   readonly labels?: ReadonlyMap<string, string>;

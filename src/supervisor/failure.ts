@@ -59,12 +59,18 @@ export function fromWire(wire: WireError): RemoteError {
 }
 
 /**
- * Whether a thrown error is an answer rather than a bug. Expected errors carry a code: a domain code or an
- * errno. Anything else (TypeError, an assertion, Node's own ERR_ codes) crashes the actor that threw it.
+ * Whether a thrown error is an answer rather than a bug of the actor that threw it. Expected errors carry a code:
+ * a domain code or an errno. So do those that another actor or the kit gave as an answer, `internal` among them:
+ * a bug elsewhere must not spread. Anything else (TypeError, an assertion, Node's own ERR_ codes) crashes.
  */
 export function isExpected(error: unknown): boolean {
   if (typeof error !== 'object' || error === null) return false;
   const { code, name } = error as { code?: unknown; name?: unknown };
-  if (name === 'AbortError') return true;
-  return typeof code === 'string' && code !== 'internal' && !code.startsWith('ERR_');
+  if (name === 'AbortError' || name === 'TimeoutError') return true;
+  if (typeof code !== 'string' || code.startsWith('ERR_')) return false;
+  return code !== 'internal' || error instanceof KitError || error instanceof RemoteError;
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -1,20 +1,24 @@
 // Mail between two threads over a MessagePort: what one turn sends goes out in one message.
-import type { MessagePort } from 'node:worker_threads';
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { ReplySink } from './actor.ts';
 import { fromWire, KitError, toWire, type WireError } from './failure.ts';
+import { type Delivery, delivered } from './pending-call.ts';
 import type { ActorSystem, Route } from './system.ts';
 import type { ExitReason } from './types.ts';
+import { compact, mentions } from './wire-copy.ts';
 
 /** The wire, one union: each item of a batch is one of these. */
 type WireMail =
   | { t: 'call'; id: number; path: string; op: string; request: unknown }
   | { t: 'cast'; path: string; op: string; request: unknown }
+  | { t: 'castsTaken'; count: number }
   | { t: 'reply'; id: number; value: unknown }
   | { t: 'fail'; id: number; error: WireError }
   | { t: 'cancel'; id: number }
   | { t: 'watch'; id: number; path: string }
   | { t: 'unwatch'; id: number }
-  | { t: 'down'; id: number; reason: WireExit };
+  | { t: 'down'; id: number; reason: WireExit }
+  | { t: 'exit'; path: string; reason: WireExit };
 
 type WireExit = { kind: 'normal' | 'shutdown' } | { kind: 'crash' | 'killed'; error: WireError };
 
@@ -27,12 +31,27 @@ function exitFromWire(wire: WireExit): ExitReason {
 }
 
 /** Unanswered calls that one thread may have at another before further ones are refused. */
-const pendingMax = 65_536;
+export const pendingMax = 65_536;
+/** Casts that one thread may have on their way to another before further ones are dropped. */
+export const castsInFlightMax = 65_536;
+/** After so many casts the receiver says that it has taken them. */
+const castsPerReceipt = 1_024;
+
+export interface LinkCounters {
+  peer: string;
+  sent: number;
+  received: number;
+  /** MessagePort messages sent; `sent / batches` is how well batching works. */
+  batches: number;
+  pending: number;
+  refused: number;
+  castsDropped: number;
+}
 
 export class Link implements Route {
   readonly #system: ActorSystem;
   readonly #port: MessagePort;
-  readonly #peer: string;
+  readonly #onBroken: (error: unknown) => void;
   #nextId = 1;
   #out: WireMail[] = [];
   #transfer: ArrayBuffer[] = [];
@@ -41,16 +60,24 @@ export class Link implements Route {
   readonly #pending = new Map<number, ReplySink>();
   readonly #watching = new Map<number, (reason: ExitReason) => void>();
   /** What the peer has asked for and may take back. */
-  readonly #served = new Map<number, () => void>();
+  readonly #served = new Map<number, Delivery>();
+  #castsInFlight = 0;
+  #castsTaken = 0;
+  readonly #counters: Omit<LinkCounters, 'pending'>;
 
-  constructor(system: ActorSystem, port: MessagePort, peer: string) {
+  /** `onBroken` hears of mail that could not be read: what was in it is lost, so the thread had better end. */
+  constructor(system: ActorSystem, port: MessagePort, peer: string, onBroken: (error: unknown) => void) {
     this.#system = system;
     this.#port = port;
-    this.#peer = peer;
-    port.on('message', (batch: WireMail[]) => {
-      for (const mail of batch) this.#receive(mail);
-    });
+    this.#onBroken = onBroken;
+    this.#counters = { peer, sent: 0, received: 0, batches: 0, refused: 0, castsDropped: 0 };
+    port.on('message', (batch: WireMail[]) => this.#receiveAll(batch));
+    port.on('messageerror', (error) => this.#onBroken(error));
     port.on('close', () => this.close(`the port to ${peer} was closed`));
+  }
+
+  counters(): LinkCounters {
+    return { ...this.#counters, pending: this.#pending.size };
   }
 
   deliver(
@@ -59,32 +86,45 @@ export class Link implements Route {
     request: unknown,
     sink: ReplySink | undefined,
     transfer?: readonly ArrayBuffer[],
-  ): () => void {
-    if (this.#closed !== undefined) {
-      sink?.fail(this.#closed);
-      return () => {};
-    }
+  ): Delivery {
     if (sink === undefined) {
+      if (this.#closed !== undefined || this.#castsInFlight >= castsInFlightMax) {
+        this.#counters.castsDropped++;
+        return delivered;
+      }
+      this.#castsInFlight++;
       this.#send({ t: 'cast', path, op, request: compact(request, transfer) }, transfer);
-      return () => {};
+      return delivered;
+    }
+    if (this.#closed !== undefined) {
+      sink.fail(this.#closed);
+      return delivered;
     }
     if (this.#pending.size >= pendingMax) {
-      sink.fail(new KitError('resource-exhausted', `${pendingMax} calls to ${this.#peer} are waiting`));
-      return () => {};
+      this.#counters.refused++;
+      sink.fail(
+        new KitError('resource-exhausted', `${pendingMax} calls to ${this.#counters.peer} are waiting`),
+      );
+      return delivered;
     }
     const id = this.#nextId++;
     this.#pending.set(id, sink);
     this.#send({ t: 'call', id, path, op, request: compact(request, transfer) }, transfer);
-    return () => {
-      if (this.#pending.delete(id)) this.#send({ t: 'cancel', id });
+    return {
+      cancel: () => {
+        if (this.#pending.delete(id)) this.#send({ t: 'cancel', id });
+      },
     };
   }
 
   watch(path: string, callback: (reason: ExitReason) => void): () => void {
     if (this.#closed !== undefined) {
       const reason: ExitReason = { kind: 'killed', error: this.#closed };
-      this.#system.clock.defer(() => callback(reason));
-      return () => {};
+      let live = true;
+      this.#system.clock.defer(() => live && callback(reason));
+      return () => {
+        live = false;
+      };
     }
     const id = this.#nextId++;
     this.#watching.set(id, callback);
@@ -94,41 +134,50 @@ export class Link implements Route {
     };
   }
 
-  /** Ends the link: every call that waits for the other thread fails with `unavailable`. */
+  exit(path: string, reason: ExitReason): void {
+    this.#send({ t: 'exit', path, reason: exitToWire(reason) });
+  }
+
+  /** Ends the link: what has arrived is still read, then every call that waits for the other thread fails. */
   close(why: string): void {
     if (this.#closed !== undefined) return;
-    this.#closed = new KitError('unavailable', `thread ${this.#peer} is gone: ${why}`);
+    for (let left = receiveMessageOnPort(this.#port); left !== undefined; ) {
+      this.#receiveAll(left.message);
+      left = receiveMessageOnPort(this.#port);
+    }
+    const closed = new KitError('unavailable', `thread ${this.#counters.peer} is gone: ${why}`);
+    this.#closed = closed;
     this.#port.close();
-    for (const sink of this.#pending.values()) sink.fail(this.#closed);
+    const pending = [...this.#pending.values()];
+    const watching = [...this.#watching.values()];
+    const served = [...this.#served.values()];
     this.#pending.clear();
-    for (const callback of this.#watching.values()) callback({ kind: 'killed', error: this.#closed });
     this.#watching.clear();
-    for (const cancel of this.#served.values()) cancel();
     this.#served.clear();
+    for (const sink of pending) sink.fail(closed);
+    for (const callback of watching) callback({ kind: 'killed', error: closed });
+    for (const delivery of served) delivery.cancel();
+  }
+
+  #receiveAll(batch: WireMail[]): void {
+    this.#counters.received += batch.length;
+    for (const mail of batch) this.#receive(mail);
   }
 
   #receive(mail: WireMail): void {
     switch (mail.t) {
-      case 'call': {
-        const { id } = mail;
-        let answered = false;
-        const cancel = this.#system.deliver(mail.path, mail.op, mail.request, {
-          reply: (value, transfer) => {
-            answered = true;
-            this.#served.delete(id);
-            this.#send({ t: 'reply', id, value: compact(value, transfer) }, transfer);
-          },
-          fail: (error) => {
-            answered = true;
-            this.#served.delete(id);
-            this.#send({ t: 'fail', id, error: toWire(error) });
-          },
-        });
-        if (!answered) this.#served.set(id, cancel);
+      case 'call':
+        this.#serve(mail);
         return;
-      }
       case 'cast':
-        this.#system.deliver(mail.path, mail.op, mail.request, undefined);
+        this.#system.deliver(mail.path, mail.op, mail.request, undefined, this);
+        if (++this.#castsTaken >= castsPerReceipt) {
+          this.#send({ t: 'castsTaken', count: this.#castsTaken });
+          this.#castsTaken = 0;
+        }
+        return;
+      case 'castsTaken':
+        this.#castsInFlight -= mail.count;
         return;
       case 'reply':
       case 'fail': {
@@ -138,36 +187,66 @@ export class Link implements Route {
         else sink?.fail(fromWire(mail.error));
         return;
       }
-      case 'watch':
-        this.#served.set(
-          mail.id,
-          this.#system.watch(mail.path, (reason) => {
-            this.#served.delete(mail.id);
-            this.#send({ t: 'down', id: mail.id, reason: exitToWire(reason) });
-          }),
+      case 'watch': {
+        const { id } = mail;
+        const unwatch = this.#system.watch(
+          mail.path,
+          (reason) => {
+            this.#served.delete(id);
+            this.#send({ t: 'down', id, reason: exitToWire(reason) });
+          },
+          this,
         );
+        this.#served.set(id, { cancel: unwatch });
         return;
+      }
       case 'cancel':
-      case 'unwatch':
-        this.#served.get(mail.id)?.();
+      case 'unwatch': {
+        const delivery = this.#served.get(mail.id);
         this.#served.delete(mail.id);
+        delivery?.cancel();
         return;
+      }
       case 'down': {
         const callback = this.#watching.get(mail.id);
         this.#watching.delete(mail.id);
         callback?.(exitFromWire(mail.reason));
         return;
       }
+      case 'exit':
+        this.#system.exit(mail.path, exitFromWire(mail.reason), this);
+        return;
     }
+  }
+
+  #serve(mail: WireMail & { t: 'call' }): void {
+    const { id } = mail;
+    let answered = false;
+    const sink: ReplySink = {
+      reply: (value, transfer) => {
+        answered = true;
+        this.#served.delete(id);
+        this.#send({ t: 'reply', id, value: compact(value, transfer) }, transfer);
+      },
+      fail: (error) => {
+        answered = true;
+        this.#served.delete(id);
+        this.#send({ t: 'fail', id, error: toWire(error) });
+      },
+    };
+    const delivery = this.#system.deliver(mail.path, mail.op, mail.request, sink, this);
+    if (!answered) this.#served.set(id, delivery);
   }
 
   #send(mail: WireMail, transfer?: readonly ArrayBuffer[]): void {
     if (this.#closed !== undefined) return;
+    this.#counters.sent++;
     this.#out.push(mail);
-    if (transfer !== undefined) this.#transfer.push(...transfer);
+    if (transfer !== undefined) for (const buffer of transfer) this.#transfer.push(buffer);
     if (this.#flushing) return;
     this.#flushing = true;
-    queueMicrotask(() => this.#flush());
+    // From a microtask, nextTick runs when all of them are through: actors that run in this turn share the batch.
+    process.nextTick(() => this.#flush());
   }
 
   #flush(): void {
@@ -177,6 +256,7 @@ export class Link implements Route {
     this.#out = [];
     this.#transfer = [];
     if (this.#closed !== undefined) return;
+    this.#counters.batches++;
     try {
       this.#port.postMessage(batch, transfer);
     } catch (error) {
@@ -197,68 +277,17 @@ export class Link implements Route {
     }
   }
 
-  #undeliverable(mail: WireMail, error: unknown): void {
-    const why = new KitError('internal', `a message to ${this.#peer} cannot be sent`, { cause: error });
+  #undeliverable(mail: WireMail, cause: unknown): void {
+    const why = new KitError('internal', `a message to ${this.#counters.peer} cannot be sent`, { cause });
     if (mail.t === 'call') {
       const sink = this.#pending.get(mail.id);
       this.#pending.delete(mail.id);
       sink?.fail(why);
     } else if (mail.t === 'reply') {
       this.#port.postMessage([{ t: 'fail', id: mail.id, error: toWire(why) } satisfies WireMail]);
+    } else if (mail.t === 'cast') {
+      this.#castsInFlight--;
+      this.#counters.castsDropped++;
     }
   }
-}
-
-const compactDepthMax = 6;
-
-/**
- * Copies byte views that show a small part of a large buffer. Structured clone copies the whole buffer behind
- * a view, and slices of the network's 64 KiB read buffers are the common case.
- */
-function compact(value: unknown, transfer: readonly ArrayBuffer[] | undefined, depth = 0): unknown {
-  if (typeof value !== 'object' || value === null || depth > compactDepthMax) return value;
-  if (ArrayBuffer.isView(value)) {
-    if (!(value instanceof Uint8Array)) return value;
-    const whole = value.byteLength === value.buffer.byteLength;
-    if (whole || value.buffer instanceof SharedArrayBuffer || transfer?.includes(value.buffer)) return value;
-    return value.slice();
-  }
-  if (Array.isArray(value)) {
-    let copy: unknown[] | undefined;
-    for (let i = 0; i < value.length; i++) {
-      const item = compact(value[i], transfer, depth + 1);
-      if (item !== value[i]) {
-        copy ??= value.slice();
-        copy[i] = item;
-      }
-    }
-    return copy ?? value;
-  }
-  if (value instanceof Map) {
-    for (const [key, item] of value) {
-      const small = compact(item, transfer, depth + 1);
-      if (small !== item) value.set(key, small);
-    }
-    return value;
-  }
-  const prototype = Object.getPrototypeOf(value);
-  if (prototype !== Object.prototype && prototype !== null) return value;
-  let copy: Record<string, unknown> | undefined;
-  for (const key in value) {
-    const item = (value as Record<string, unknown>)[key];
-    if (typeof item !== 'object' || item === null) continue;
-    const small = compact(item, transfer, depth + 1);
-    if (small !== item) {
-      copy ??= { ...(value as Record<string, unknown>) };
-      copy[key] = small;
-    }
-  }
-  return copy ?? value;
-}
-
-function mentions(value: unknown, buffer: ArrayBuffer, depth = 0): boolean {
-  if (typeof value !== 'object' || value === null || depth > compactDepthMax) return false;
-  if (value === buffer) return true;
-  if (ArrayBuffer.isView(value)) return value.buffer === buffer;
-  return Object.values(value).some((item) => mentions(item, buffer, depth + 1));
 }

@@ -32,6 +32,7 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
   readonly #running = new Set<Ticket>();
   readonly #exit: (reason: ExitReason) => void;
   readonly #counters: PoolCounters;
+  readonly #untell: () => void;
   #drained: (() => void) | undefined;
   #stopping = false;
 
@@ -56,6 +57,7 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
       waitMs: 0,
       runMs: 0,
     };
+    this.#untell = system.telemetry.addPool(this);
     this.#piscina = new Piscina<JobMail, JobAnswer>({
       filename: fileURLToPath(moduleUrl(import.meta.url, './pool-main')),
       name: 'runJob',
@@ -143,6 +145,7 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
     }
     for (const ticket of this.#running) this.#settle(ticket, why());
     await this.#piscina.destroy();
+    this.#untell();
     this.#exit(reason);
   }
 

@@ -2,45 +2,15 @@
 // children in reverse order with time limits.
 import type { ActorDefinition } from './actor.ts';
 import { KitError } from './failure.ts';
+import { Lane, Slot } from './slot.ts';
+import type { ChildSpec, ChildStatus, RestartPolicy, SupervisorOptions } from './supervisor-types.ts';
 import type { ActorSystem } from './system.ts';
 import { type Child, describeExit, type ExitReason, type ProtocolShape } from './types.ts';
 
-export type RestartPolicy = 'permanent' | 'transient' | 'temporary';
-export type Strategy = 'one_for_one' | 'rest_for_one';
-
-export interface ChildSpec {
-  /** Unique among the children; the child lives at `<supervisor path>/<id>` unless `path` says otherwise. */
-  readonly id: string;
-  readonly path?: string;
-  /** `permanent` is always restarted, `transient` after a crash, `temporary` never. */
-  readonly restart: RestartPolicy;
-  readonly shutdownMs: number;
-  start(path: string): Promise<Child>;
-}
-
-export interface SupervisorOptions {
-  readonly path: string;
-  readonly strategy: Strategy;
-  /** More than `restartsMax` restarts within `withinMs` end the supervisor, and its parent decides. */
-  readonly intensity: { readonly restartsMax: number; readonly withinMs: number };
-  readonly children?: readonly ChildSpec[];
-  readonly childrenMax?: number;
-  readonly onEvent?: (event: SupervisorEvent) => void;
-}
-
-export type SupervisorEvent =
-  | { kind: 'restarted'; path: string; reason: ExitReason; restarts: number }
-  | { kind: 'ended'; path: string; reason: ExitReason }
-  | { kind: 'gave-up'; path: string; reason: ExitReason };
-
-interface Slot {
-  spec: ChildSpec;
-  path: string;
-  child: Child | undefined;
-  restarts: number;
-}
+export type * from './supervisor-types.ts';
 
 const childrenMaxDefault = 100_000;
+const shutdown: ExitReason = { kind: 'shutdown' };
 
 /** An actor as a child. */
 export function actorChild<P extends ProtocolShape<P>, Signal, State, Args>(
@@ -48,29 +18,37 @@ export function actorChild<P extends ProtocolShape<P>, Signal, State, Args>(
   id: string,
   definition: ActorDefinition<P, Signal, State, Args>,
   args: Args,
-  options: { restart: RestartPolicy; path?: string },
+  options: { restart: RestartPolicy; path?: string; startMs?: number },
 ): ChildSpec {
+  const { restart, path, startMs } = options;
   return {
     id,
-    ...(options.path === undefined ? {} : { path: options.path }),
-    restart: options.restart,
+    ...(path === undefined ? {} : { path }),
+    ...(startMs === undefined ? {} : { startMs }),
+    restart,
     shutdownMs: definition.stopTimeoutMs,
-    start: (path) => system.spawn(path, definition, args),
+    start: (at, starting) => system.spawn(at, definition, args, starting),
   };
 }
 
-/** A supervisor as a child. */
+/** A supervisor as a child. Its start has no limit of its own: those of its children add up to one. */
 export function supervisorChild(
   system: ActorSystem,
   id: string,
   options: Omit<SupervisorOptions, 'path'>,
   shutdownMs: number,
+  onStart?: (supervisor: Supervisor) => void,
 ): ChildSpec {
   return {
     id,
     restart: 'permanent',
     shutdownMs,
-    start: (path) => Supervisor.start(system, { ...options, path }),
+    startMs: Number.POSITIVE_INFINITY,
+    start: async (path, starting) => {
+      const supervisor = await Supervisor.start(system, { ...options, path }, starting);
+      onStart?.(supervisor);
+      return supervisor;
+    },
   };
 }
 
@@ -80,29 +58,41 @@ export class Supervisor implements Child {
   readonly #system: ActorSystem;
   readonly #options: SupervisorOptions;
   readonly #exit: (reason: ExitReason) => void;
-  readonly #slots: Slot[] = [];
+  /** In order of start. */
+  readonly #slots = new Map<string, Slot>();
   readonly #restartTimesMs: number[] = [];
-  /** Starts, stops and restarts are done one after another. */
-  #work: Promise<void> = Promise.resolve();
+  /** Under rest_for_one all children share one lane; under one_for_one a slow child holds up no other. */
+  readonly #commonLane: Lane | undefined;
   #phase: 'running' | 'stopping' | 'ended' = 'running';
+  #hurried = false;
 
   private constructor(system: ActorSystem, options: SupervisorOptions) {
     this.path = options.path;
     this.#system = system;
     this.#options = options;
+    this.#commonLane = options.strategy === 'rest_for_one' ? new Lane() : undefined;
     const { promise, resolve } = Promise.withResolvers<ExitReason>();
     this.exited = promise;
     this.#exit = resolve;
   }
 
   /** Starts the children in order; if one fails, those before it are stopped and the error is thrown. */
-  static async start(system: ActorSystem, options: SupervisorOptions): Promise<Supervisor> {
+  static async start(
+    system: ActorSystem,
+    options: SupervisorOptions,
+    starting?: AbortSignal,
+  ): Promise<Supervisor> {
     const supervisor = new Supervisor(system, options);
+    const giveUp = () => void supervisor.stop(shutdown);
+    starting?.addEventListener('abort', giveUp, { once: true });
     try {
+      if (starting?.aborted) throw supervisor.#stoppingError();
       for (const spec of options.children ?? []) await supervisor.startChild(spec);
     } catch (error) {
-      await supervisor.stop({ kind: 'shutdown' });
+      await supervisor.stop(shutdown);
       throw error;
+    } finally {
+      starting?.removeEventListener('abort', giveUp);
     }
     return supervisor;
   }
@@ -112,31 +102,41 @@ export class Supervisor implements Child {
   }
 
   has(id: string): boolean {
-    return this.#slots.some((slot) => slot.spec.id === id);
+    return this.#slots.get(id)?.removed === false;
   }
 
-  children(): { id: string; path: string; alive: boolean; restarts: number }[] {
-    return this.#slots.map((slot) => ({
-      id: slot.spec.id,
-      path: slot.path,
-      alive: slot.child !== undefined,
-      restarts: slot.restarts,
-    }));
+  children(): ChildStatus[] {
+    return [...this.#slots.values()]
+      .filter((slot) => !slot.removed)
+      .map((slot) => ({
+        id: slot.spec.id,
+        path: slot.path,
+        alive: slot.child !== undefined,
+        restarts: slot.restarts,
+      }));
   }
 
-  /** Adds a child and starts it. An id in use is `already-exists`. */
-  startChild(spec: ChildSpec): Promise<Child> {
-    return this.#serialize(async () => {
-      this.#mustRun();
-      if (this.has(spec.id))
-        throw new KitError('already-exists', `${this.childPath(spec.id)} already exists`);
-      const max = this.#options.childrenMax ?? childrenMaxDefault;
-      if (this.#slots.length >= max) {
-        throw new KitError('resource-exhausted', `${this.path} has ${max} children already`);
-      }
-      const slot: Slot = { spec, path: spec.path ?? this.childPath(spec.id), child: undefined, restarts: 0 };
-      this.#slots.push(slot);
+  /**
+   * Adds a child and starts it. An id in use is `already-exists`, too many children `resource-exhausted`; what
+   * the start throws is thrown, and the child is forgotten then.
+   */
+  async startChild(spec: ChildSpec): Promise<Child> {
+    this.#mustRun();
+    const before = this.#slots.get(spec.id);
+    if (before?.removed === false)
+      throw new KitError('already-exists', `${this.childPath(spec.id)} already exists`);
+    const max = this.#options.childrenMax ?? childrenMaxDefault;
+    if (this.#slots.size >= max)
+      throw new KitError('resource-exhausted', `${this.path} has ${max} children already`);
+    // One that is still being stopped goes first.
+    const lane = this.#commonLane ?? before?.lane ?? new Lane();
+    const slot = new Slot(spec, spec.path ?? this.childPath(spec.id), lane);
+    this.#slots.delete(spec.id);
+    this.#slots.set(spec.id, slot);
+    return await lane.run(async () => {
       try {
+        this.#mustRun();
+        if (slot.removed) throw new KitError('unavailable', `${slot.path} was stopped before it started`);
         return await this.#launch(slot);
       } catch (error) {
         this.#remove(slot);
@@ -146,70 +146,82 @@ export class Supervisor implements Child {
   }
 
   /** Stops a child and forgets it. Unknown ids are fine. */
-  stopChild(id: string, reason: ExitReason = { kind: 'shutdown' }): Promise<void> {
-    return this.#serialize(async () => {
-      const slot = this.#slots.find((candidate) => candidate.spec.id === id);
-      if (slot === undefined) return;
+  async stopChild(id: string, reason: ExitReason = shutdown): Promise<void> {
+    const slot = this.#slots.get(id);
+    if (slot === undefined) return;
+    slot.removed = true;
+    slot.abortStart();
+    await slot.lane.run(async () => {
+      await slot.stop(reason);
       this.#remove(slot);
-      const child = slot.child;
-      slot.child = undefined;
-      await child?.stop(reason, slot.spec.shutdownMs);
     });
   }
 
+  /**
+   * Stops all children, each within its own limit. When `timeoutMs` is over, those left are killed. Resolves when
+   * none is left.
+   */
   async stop(reason: ExitReason, timeoutMs = Number.POSITIVE_INFINITY): Promise<void> {
-    if (this.#phase !== 'running') return void (await this.exited);
-    this.#phase = 'stopping';
-    const all = this.#serialize(() => this.#stopAll(reason));
-    if (timeoutMs === Number.POSITIVE_INFINITY) return all;
-    const late = Promise.withResolvers<void>();
-    const timer = this.#system.clock.setTimer(() => late.resolve(), timeoutMs);
-    await Promise.race([all, late.promise]);
+    if (this.#phase === 'ended') return;
+    if (this.#phase === 'running') this.#beginStop(reason);
+    if (timeoutMs === Number.POSITIVE_INFINITY) return void (await this.exited);
+    const timer = this.#system.clock.setTimer(() => this.#hurry(), timeoutMs);
+    await this.exited;
     timer.cancel();
   }
 
-  async #stopAll(reason: ExitReason): Promise<void> {
+  #beginStop(reason: ExitReason): void {
     this.#phase = 'stopping';
-    for (const slot of [...this.#slots].reverse()) {
-      const child = slot.child;
-      slot.child = undefined;
-      await child?.stop({ kind: 'shutdown' }, slot.spec.shutdownMs);
-    }
-    this.#slots.length = 0;
-    this.#phase = 'ended';
-    this.#exit(reason);
+    for (const slot of this.#slots.values()) slot.abortStart();
+    void this.#stopAll(reason);
   }
 
-  #serialize<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#work.then(work);
-    this.#work = result.then(
-      () => {},
-      () => {},
-    );
-    return result;
+  async #stopAll(reason: ExitReason): Promise<void> {
+    let final = reason;
+    const stopOne = async (slot: Slot) => {
+      await slot.lane.idle();
+      try {
+        await slot.stop(shutdown, this.#hurried ? 0 : slot.spec.shutdownMs);
+      } catch (error) {
+        // Against its contract; the others are stopped all the same.
+        final = { kind: 'crash', error };
+      }
+    };
+    const slots = [...this.#slots.values()].reverse();
+    if (this.#options.stopOrder === 'together') await Promise.all(slots.map(stopOne));
+    else for (const slot of slots) await stopOne(slot);
+    for (const slot of slots) this.#remove(slot);
+    this.#phase = 'ended';
+    this.#exit(final);
+  }
+
+  #hurry(): void {
+    this.#hurried = true;
+    for (const slot of this.#slots.values()) slot.hurry();
   }
 
   #mustRun(): void {
-    if (this.#phase !== 'running') throw new KitError('unavailable', `${this.path} is stopping`);
+    if (this.#phase !== 'running') throw this.#stoppingError();
+  }
+
+  #stoppingError(): KitError {
+    return new KitError('unavailable', `${this.path} is stopping`);
   }
 
   #remove(slot: Slot): void {
-    const index = this.#slots.indexOf(slot);
-    if (index >= 0) this.#slots.splice(index, 1);
+    slot.removed = true;
+    if (this.#slots.get(slot.spec.id) === slot) this.#slots.delete(slot.spec.id);
+    this.#system.forgetRestarts(slot.path);
   }
 
-  async #launch(slot: Slot): Promise<Child> {
-    const child = await slot.spec.start(slot.path);
-    slot.child = child;
-    void child.exited.then((reason) => {
-      if (slot.child !== child) return;
-      void this.#serialize(() => this.#childEnded(slot, child, reason));
+  #launch(slot: Slot): Promise<Child> {
+    return slot.launch(this.#system.clock, (child, reason) => {
+      if (slot.child === child) void slot.lane.run(() => this.#childEnded(slot, child, reason));
     });
-    return child;
   }
 
   async #childEnded(slot: Slot, child: Child, reason: ExitReason): Promise<void> {
-    if (this.#phase !== 'running' || slot.child !== child) return;
+    if (this.#phase !== 'running' || slot.removed || slot.child !== child) return;
     slot.child = undefined;
     const crashed = reason.kind === 'crash' || reason.kind === 'killed';
     const { restart } = slot.spec;
@@ -218,24 +230,41 @@ export class Supervisor implements Child {
       this.#options.onEvent?.({ kind: 'ended', path: slot.path, reason });
       return;
     }
-    const first = this.#slots.indexOf(slot);
-    const group = this.#options.strategy === 'rest_for_one' ? this.#slots.slice(first) : [slot];
-    for (const sibling of [...group].reverse()) {
-      if (sibling === slot) continue;
-      const running = sibling.child;
-      sibling.child = undefined;
-      await running?.stop({ kind: 'shutdown' }, sibling.spec.shutdownMs);
+    await this.#restart(slot, reason, await this.#clearAfter(slot));
+  }
+
+  /** Under rest_for_one, stops the children started after `slot`. Returns who is to be started again, in order. */
+  async #clearAfter(slot: Slot): Promise<Slot[]> {
+    if (this.#options.strategy === 'one_for_one') return [slot];
+    const slots = [...this.#slots.values()];
+    const group = slots.slice(slots.indexOf(slot));
+    for (const sibling of group.slice(1).reverse()) {
+      await sibling.stop(shutdown);
+      if (sibling.spec.restart === 'temporary') this.#remove(sibling);
     }
+    return group;
+  }
+
+  async #restart(slot: Slot, reason: ExitReason, group: readonly Slot[]): Promise<void> {
     let why = reason;
-    while (this.#phase === 'running') {
-      if (!this.#mayRestart()) return await this.#giveUp(slot, why);
+    while (this.#phase === 'running' && !slot.removed) {
+      if (!this.#mayRestart()) {
+        this.#giveUp(slot, why);
+        return;
+      }
       slot.restarts++;
+      this.#system.noteRestart(slot.path);
       try {
-        for (const sibling of group) if (sibling.child === undefined) await this.#launch(sibling);
+        for (const member of group) {
+          if (this.#phase !== 'running') return;
+          if (!member.removed && member.child === undefined) await this.#launch(member);
+        }
         this.#options.onEvent?.({ kind: 'restarted', path: slot.path, reason, restarts: slot.restarts });
         return;
       } catch (error) {
         why = { kind: 'crash', error };
+        if (this.#phase === 'running' && !slot.removed)
+          this.#options.onEvent?.({ kind: 'restart-failed', path: slot.path, reason: why });
       }
     }
   }
@@ -251,7 +280,7 @@ export class Supervisor implements Child {
     return true;
   }
 
-  async #giveUp(slot: Slot, reason: ExitReason): Promise<void> {
+  #giveUp(slot: Slot, reason: ExitReason): void {
     this.#options.onEvent?.({ kind: 'gave-up', path: this.path, reason });
     const { restartsMax, withinMs } = this.#options.intensity;
     const error = new KitError(
@@ -259,6 +288,6 @@ export class Supervisor implements Child {
       `${this.path} gave up: ${slot.path} ended more than ${restartsMax} times in ${withinMs} ms, last by ${describeExit(reason)}`,
       { cause: 'error' in reason ? reason.error : undefined },
     );
-    await this.#stopAll({ kind: 'crash', error });
+    this.#beginStop({ kind: 'crash', error });
   }
 }

@@ -1,10 +1,16 @@
 // The actors of one thread: who lives at which path, who watches whom, and the way to actors elsewhere.
-import { ActorCell, type ActorCounters, type ActorDefinition, type ReplySink } from './actor.ts';
+import type { ActorCounters, ActorDefinition, ReplySink } from './actor.ts';
+import { ActorCell } from './cell.ts';
 import { realClock } from './clock.ts';
 import { KitError } from './failure.ts';
+import { callDeadlineMsDefault, canceledError, OutgoingCall } from './outgoing-call.ts';
+import { type Delivery, delivered } from './pending-call.ts';
+import { TelemetrySources } from './telemetry.ts';
+import { Turns } from './turns.ts';
 import type { ActorRef, CallOptions, ExitReason, KitClock, ProtocolShape } from './types.ts';
+import { Watchers } from './watchers.ts';
 
-export const callDeadlineMsDefault = 30_000;
+export { callDeadlineMsDefault };
 
 /** The way to the actors of another thread. */
 export interface Route {
@@ -14,43 +20,74 @@ export interface Route {
     request: unknown,
     sink: ReplySink | undefined,
     transfer?: readonly ArrayBuffer[],
-  ): () => void;
+  ): Delivery;
   watch(path: string, callback: (reason: ExitReason) => void): () => void;
+  /** Stops the actor at `path`, as a linked one that crashed would. */
+  exit(path: string, reason: ExitReason): void;
 }
 
 export interface SystemOptions {
   /** For messages and telemetry: the thread's name. */
   name: string;
   clock?: KitClock;
-  /** Told of every actor that ends by a crash. */
+  /** Told of every actor that crashed or had to be killed. */
   onCrash?: (path: string, error: unknown) => void;
 }
+
+export interface SystemCounters {
+  actorsStarted: number;
+  actorsCrashed: number;
+  /** Casts for which nobody was there. Those that found a full mailbox are counted there. */
+  castsDropped: number;
+}
+
+const pathLengthMax = 1024;
 
 export class ActorSystem {
   readonly name: string;
   readonly clock: KitClock;
+  readonly turns: Turns;
+  /** What a snapshot asks besides the actors of this thread. */
+  readonly telemetry = new TelemetrySources();
   readonly #onCrash: (path: string, error: unknown) => void;
   readonly #cells = new Map<string, ActorCell>();
-  readonly #watchers = new Map<string, Set<(reason: ExitReason) => void>>();
+  readonly #watchers = new Watchers();
   readonly #routes = new Map<string, Route>();
+  readonly #restarts = new Map<string, number>();
+  readonly #counters: SystemCounters = { actorsStarted: 0, actorsCrashed: 0, castsDropped: 0 };
   #uplink: Route | undefined;
 
   constructor(options: SystemOptions) {
     this.name = options.name;
     this.clock = options.clock ?? realClock();
+    this.turns = new Turns(this.clock);
     this.#onCrash = options.onCrash ?? (() => {});
   }
 
-  /** Starts an actor; resolves when its `init` is through. Paths are unique while their actor lives. */
+  /**
+   * Starts an actor; resolves when its `init` is through. Paths are unique while their actor lives: `already-exists`.
+   * Aborting `starting` while `init` runs stops the actor, and kills it when it does not stop in time.
+   */
   async spawn<P extends ProtocolShape<P>, Signal, State, Args>(
     path: string,
     definition: ActorDefinition<P, Signal, State, Args>,
     args: Args,
+    starting?: AbortSignal,
   ): Promise<ActorCell> {
+    if (path === '' || path.length > pathLengthMax || path.split('/').includes(''))
+      throw new KitError('internal', `"${path.slice(0, 80)}" cannot be an actor's path`);
     if (this.#cells.has(path)) throw new KitError('already-exists', `an actor already lives at ${path}`);
+    if (starting?.aborted) throw new KitError('unavailable', `${path} was stopped before it started`);
     const cell = new ActorCell(this, path, definition);
     this.#cells.set(path, cell);
-    await cell.start(args);
+    this.#counters.actorsStarted++;
+    const giveUp = () => void cell.stop({ kind: 'shutdown' });
+    starting?.addEventListener('abort', giveUp, { once: true });
+    try {
+      await cell.start(args);
+    } finally {
+      starting?.removeEventListener('abort', giveUp);
+    }
     return cell;
   }
 
@@ -79,41 +116,49 @@ export class ActorSystem {
   }
 
   counters(): ActorCounters[] {
-    return [...this.#cells.values()].map((cell) => ({ ...cell.counters }));
+    return [...this.#cells.values()].map((cell) => cell.counters());
   }
 
-  /** Calls `callback` once when the actor at `path` ends; at once, as `killed`, when nobody lives there. */
-  watch(path: string, callback: (reason: ExitReason) => void): () => void {
-    if (!this.#cells.has(path)) {
-      const route = this.#routeFor(path);
-      if (route !== undefined) return route.watch(path, callback);
-      const gone: ExitReason = {
-        kind: 'killed',
-        error: new KitError('not-found', `nobody lives at ${path}`),
-      };
-      let live = true;
-      this.clock.defer(() => live && callback(gone));
-      return () => {
-        live = false;
-      };
-    }
-    let set = this.#watchers.get(path);
-    if (set === undefined) this.#watchers.set(path, (set = new Set()));
-    set.add(callback);
-    return () => void set.delete(callback);
+  systemCounters(): SystemCounters {
+    return { ...this.#counters };
   }
 
-  /** Ties two lives: when one crashes or is killed, the other is stopped with the same reason. */
+  /** Calls `callback` once when the actor at `path` ends; soon, as `killed`, when nobody lives there. */
+  watch(path: string, callback: (reason: ExitReason) => void, from?: Route): () => void {
+    if (this.#cells.has(path)) return this.#watchers.add(path, callback);
+    const route = this.#routeFor(path, from);
+    if (route !== undefined) return route.watch(path, callback);
+    const gone: ExitReason = { kind: 'killed', error: nobody(path) };
+    let live = true;
+    this.clock.defer(() => live && callback(gone));
+    return () => {
+      live = false;
+    };
+  }
+
+  /**
+   * Ties two lives: when one crashes or is killed, the other is stopped with the same reason. When nobody lives at
+   * one path, the other is stopped.
+   */
   link(a: string, b: string): void {
-    this.#tie(a, b);
-    this.#tie(b, a);
+    const tie = (watched: string, tied: string) =>
+      this.watch(watched, (reason) => {
+        untie();
+        if (reason.kind === 'crash' || reason.kind === 'killed') this.exit(tied, reason);
+      });
+    const untie = () => {
+      cancelA();
+      cancelB();
+    };
+    const cancelA = tie(a, b);
+    const cancelB = tie(b, a);
   }
 
-  #tie(watched: string, tied: string): void {
-    const cancel = this.watch(watched, (reason) => {
-      if (reason.kind === 'crash' || reason.kind === 'killed') void this.#cells.get(tied)?.stop(reason);
-    });
-    void this.#cells.get(tied)?.exited.then(cancel);
+  /** Stops the actor at `path`, wherever it lives. Nobody there is fine. */
+  exit(path: string, reason: ExitReason, from?: Route): void {
+    const cell = this.#cells.get(path);
+    if (cell !== undefined) void cell.stop(reason);
+    else this.#routeFor(path, from)?.exit(path, reason);
   }
 
   /** Sends everything for `path` and what lies below it to another thread. */
@@ -129,18 +174,41 @@ export class ActorSystem {
     this.#uplink = route;
   }
 
-  /** For cells and links only. */
-  ended(cell: ActorCell, reason: ExitReason): void {
-    if (this.#cells.get(cell.path) === cell) this.#cells.delete(cell.path);
-    if (reason.kind === 'crash') this.#onCrash(cell.path, reason.error);
-    const watchers = this.#watchers.get(cell.path);
-    this.#watchers.delete(cell.path);
-    for (const watcher of watchers ?? []) watcher(reason);
+  /** For links: delivers mail that came from another thread, and never sends it back there. */
+  deliver(path: string, op: string, request: unknown, sink: ReplySink | undefined, from?: Route): Delivery {
+    return this.#deliver(path, op, request, sink, undefined, from);
   }
 
-  /** For links: delivers mail that came from another thread. */
-  deliver(path: string, op: string, request: unknown, sink: ReplySink | undefined): () => void {
-    return this.#deliver(path, op, request, sink, undefined);
+  /** For cells: takes the dead off the register and tells who watches. */
+  ended(cell: ActorCell, reason: ExitReason, report: boolean): void {
+    if (this.#cells.get(cell.path) !== cell) return;
+    this.#cells.delete(cell.path);
+    if (report && (reason.kind === 'killed' || reason.kind === 'crash'))
+      this.crashed(cell.path, reason.error);
+    this.#watchers.fire(cell.path, reason);
+  }
+
+  /** For cells: something of the actor failed where nobody waits for the answer. */
+  crashed(path: string, error: unknown): void {
+    this.#counters.actorsCrashed++;
+    this.#onCrash(path, error);
+  }
+
+  castDropped(): void {
+    this.#counters.castsDropped++;
+  }
+
+  /** For supervisors: restarts are counted by path, as the actors there come and go. */
+  noteRestart(path: string): void {
+    this.#restarts.set(path, this.restartsOf(path) + 1);
+  }
+
+  forgetRestarts(path: string): void {
+    this.#restarts.delete(path);
+  }
+
+  restartsOf(path: string): number {
+    return this.#restarts.get(path) ?? 0;
   }
 
   #deliver(
@@ -149,67 +217,44 @@ export class ActorSystem {
     request: unknown,
     sink: ReplySink | undefined,
     transfer: readonly ArrayBuffer[] | undefined,
-  ): () => void {
+    from?: Route,
+  ): Delivery {
     const cell = this.#cells.get(path);
     if (cell !== undefined) return cell.deliver(op, request, sink);
-    const route = this.#routeFor(path);
+    const route = this.#routeFor(path, from);
     if (route !== undefined) return route.deliver(path, op, request, sink, transfer);
-    sink?.fail(new KitError('unavailable', `nobody lives at ${path}`));
-    return () => {};
+    if (sink === undefined) this.castDropped();
+    else sink.fail(nobody(path));
+    return delivered;
   }
 
-  #routeFor(path: string): Route | undefined {
+  #routeFor(path: string, from: Route | undefined): Route | undefined {
+    let found = this.#uplink;
     if (this.#routes.size > 0) {
       let prefix = path;
       for (;;) {
         const route = this.#routes.get(prefix);
-        if (route !== undefined) return route;
+        if (route !== undefined) {
+          found = route;
+          break;
+        }
         const slash = prefix.lastIndexOf('/');
         if (slash < 0) break;
         prefix = prefix.slice(0, slash);
       }
     }
-    return this.#uplink;
+    return found === from ? undefined : found;
   }
 
   #call(path: string, op: string, request: unknown, options: CallOptions = {}): Promise<unknown> {
-    const { deadlineMs = callDeadlineMsDefault, signal } = options;
-    if (signal?.aborted)
-      return Promise.reject(new KitError('canceled', `call of ${path} ${op} was canceled`));
+    if (options.signal?.aborted) return Promise.reject(canceledError(path, op));
     return new Promise((resolve, reject) => {
-      let giveUp: (() => void) | undefined;
-      const timer =
-        deadlineMs === Number.POSITIVE_INFINITY
-          ? undefined
-          : this.clock.setTimer(
-              () =>
-                abandon(
-                  new KitError('deadline-exceeded', `${path} did not answer ${op} in ${deadlineMs} ms`),
-                ),
-              deadlineMs,
-            );
-      const onAbort = () => abandon(new KitError('canceled', `call of ${path} ${op} was canceled`));
-      const done = () => {
-        timer?.cancel();
-        signal?.removeEventListener('abort', onAbort);
-      };
-      const abandon = (error: Error) => {
-        done();
-        reject(error);
-        giveUp?.();
-      };
-      signal?.addEventListener('abort', onAbort, { once: true });
-      const sink: ReplySink = {
-        reply(value) {
-          done();
-          resolve(value);
-        },
-        fail(error) {
-          done();
-          reject(error);
-        },
-      };
-      giveUp = this.#deliver(path, op, request, sink, options.transfer);
+      const call = new OutgoingCall(this.clock, path, op, options, { resolve, reject });
+      call.delivery = this.#deliver(path, op, request, call, options.transfer);
     });
   }
+}
+
+function nobody(path: string): KitError {
+  return new KitError('unavailable', `nobody lives at ${path}`);
 }

@@ -6,12 +6,14 @@ import { KitError, toWire } from './failure.ts';
 import { Link } from './link.ts';
 import { type ChildSpec, Supervisor } from './supervisor.ts';
 import { ActorSystem } from './system.ts';
+import { takeSnapshot } from './telemetry.ts';
 import type { ControlAnswer, ThreadControl, ThreadData, ThreadStart } from './thread.ts';
 
 async function main(): Promise<void> {
   const { name, module, data, mail, control } = workerData as ThreadData;
   const system = new ActorSystem({ name });
-  system.setUplink(new Link(system, mail, 'main'));
+  const link = new Link(system, mail, 'main', endThread);
+  system.setUplink(link);
   const supervisor = await Supervisor.start(system, {
     path: name,
     strategy: 'one_for_one',
@@ -19,10 +21,7 @@ async function main(): Promise<void> {
   });
   // When the thread's own supervisor gives up, the thread ends and its parent decides.
   void supervisor.exited.then((reason) => {
-    if (reason.kind === 'crash')
-      queueMicrotask(() => {
-        throw reason.error;
-      });
+    if (reason.kind === 'crash') endThread(reason.error);
   });
   const kinds = new Map<string, (id: string, args: never) => ChildSpec>();
   const { start } = (await import(module)) as { start: ThreadStart };
@@ -37,10 +36,17 @@ async function main(): Promise<void> {
         await supervisor.startChild(make(id, args as never));
       }),
     stop: (id) => answer(() => supervisor.stopChild(id)),
-    counters: () => answer(async () => system.counters()),
+    telemetry: () => answer(() => takeSnapshot(system)),
     shutdown: () => answer(() => supervisor.stop({ kind: 'shutdown' })),
   };
   Comlink.expose(face, nodeEndpoint(control));
+}
+
+/** Throws where nobody catches: the thread ends, and its host tells the supervisor why. */
+function endThread(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
 }
 
 async function answer<T>(work: () => Promise<T>): Promise<ControlAnswer<T>> {

@@ -3,11 +3,11 @@
 import { MessageChannel, type MessagePort, type ResourceLimits, Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
-import type { ActorCounters } from './actor.ts';
 import { fromWire, KitError, type WireError } from './failure.ts';
 import { Link } from './link.ts';
 import type { ChildSpec, Supervisor } from './supervisor.ts';
 import type { ActorSystem } from './system.ts';
+import type { TelemetrySnapshot } from './telemetry.ts';
 import type { Child, ExitReason } from './types.ts';
 
 /** What a thread's module exports: `export const start: ThreadStart`. It is the thread's composition root. */
@@ -30,9 +30,14 @@ export interface ThreadOptions {
   /** Paths that live on the thread: mail for them and below is sent there. */
   readonly routes: readonly string[];
   readonly resourceLimits?: ResourceLimits;
+  /** Until the module's `start` is through. Default 30,000. */
   readonly startDeadlineMs?: number;
+  /** For each control call. Default 10,000. */
   readonly controlDeadlineMs?: number;
 }
+
+/** How long a terminated thread may stay in native code before its parent goes on without it. */
+const terminateMsMax = 10_000;
 
 /** An answer over comlink, which by itself would lose the code of an error. */
 export type ControlAnswer<T> = { ok: true; value: T } | { ok: false; error: WireError };
@@ -42,7 +47,7 @@ export interface ThreadControl {
   ready(): Promise<ControlAnswer<void>>;
   spawn(kind: string, id: string, args: unknown): Promise<ControlAnswer<void>>;
   stop(id: string): Promise<ControlAnswer<void>>;
-  counters(): Promise<ControlAnswer<ActorCounters[]>>;
+  telemetry(): Promise<ControlAnswer<TelemetrySnapshot>>;
   shutdown(): Promise<ControlAnswer<void>>;
 }
 
@@ -66,7 +71,12 @@ export class ThreadHost implements Child {
   readonly #worker: Worker;
   readonly #control: Comlink.Remote<ThreadControl>;
   readonly #controlDeadlineMs: number;
+  readonly #end: (why: string) => void;
+  /** Control calls that wait; each is rejected when the thread ends. */
+  readonly #asking = new Set<(error: KitError) => void>();
+  #gone: KitError | undefined;
   #stopping = false;
+  #failure: unknown;
 
   private constructor(system: ActorSystem, path: string, options: ThreadOptions) {
     this.path = path;
@@ -88,36 +98,58 @@ export class ThreadHost implements Child {
       ...(options.resourceLimits === undefined ? {} : { resourceLimits: options.resourceLimits }),
     });
     this.#control = Comlink.wrap<ThreadControl>(nodeEndpoint(control.port1));
-    const link = new Link(system, mail.port1, options.name);
-    const unroute = options.routes.map((route) => system.addRoute(route, link));
+    const link = new Link(system, mail.port1, options.name, (error) => {
+      this.#failure ??= error;
+      void this.#worker.terminate();
+    });
+    const undo = options.routes.map((route) => system.addRoute(route, link));
+    undo.push(
+      system.telemetry.add({
+        name: options.name,
+        take: () => this.telemetry(),
+        link: () => link.counters(),
+      }),
+    );
     const { promise, resolve } = Promise.withResolvers<ExitReason>();
     this.exited = promise;
-    let failure: unknown;
-    this.#worker.on('error', (error) => {
-      failure = error;
-    });
-    this.#worker.on('exit', (code) => {
-      for (const remove of unroute) remove();
-      link.close(`exit code ${code}`);
+    this.#end = (why) => {
+      if (this.#gone !== undefined) return;
+      const cause = this.#failure;
+      const gone = new KitError('unavailable', `thread ${options.name} ended: ${why}`, { cause });
+      this.#gone = gone;
+      for (const step of undo) step();
+      link.close(why);
       control.port1.close();
-      if (this.#stopping) resolve({ kind: 'shutdown' });
-      else {
-        const error =
-          failure ?? new KitError('unavailable', `thread ${options.name} ended with code ${code}`);
-        resolve({ kind: 'crash', error });
-      }
+      for (const reject of this.#asking) reject(gone);
+      resolve(this.#stopping ? { kind: 'shutdown' } : { kind: 'crash', error: cause ?? gone });
+    };
+    this.#worker.on('error', (error) => {
+      this.#failure ??= error;
     });
+    this.#worker.once('exit', (code) => this.#end(`exit code ${code}`));
   }
 
-  /** Starts the thread and waits until its module's `start` is through. */
-  static async start(system: ActorSystem, path: string, options: ThreadOptions): Promise<ThreadHost> {
+  /**
+   * Starts the thread and waits until its module's `start` is through. When that fails, takes too long, or
+   * `starting` aborts, the thread is ended first.
+   */
+  static async start(
+    system: ActorSystem,
+    path: string,
+    options: ThreadOptions,
+    starting?: AbortSignal,
+  ): Promise<ThreadHost> {
+    if (starting?.aborted) throw new KitError('unavailable', `${path} was stopped before it started`);
     const host = new ThreadHost(system, path, options);
+    const giveUp = () => void host.#terminate();
+    starting?.addEventListener('abort', giveUp, { once: true });
     try {
       await host.#ask('start', host.#control.ready(), options.startDeadlineMs ?? 30_000);
     } catch (error) {
-      host.#stopping = true;
-      await host.#worker.terminate();
+      await host.#terminate();
       throw error;
+    } finally {
+      starting?.removeEventListener('abort', giveUp);
     }
     return host;
   }
@@ -130,19 +162,30 @@ export class ThreadHost implements Child {
     return this.#ask(`stop ${id}`, this.#control.stop(id));
   }
 
-  counters(): Promise<ActorCounters[]> {
-    return this.#ask('counters', this.#control.counters());
+  telemetry(): Promise<TelemetrySnapshot> {
+    return this.#ask('telemetry', this.#control.telemetry());
   }
 
   async stop(_reason: ExitReason, timeoutMs: number): Promise<void> {
+    if (this.#gone !== undefined) return;
     this.#stopping = true;
     try {
       await this.#ask('shutdown', this.#control.shutdown(), timeoutMs);
     } catch {
       // A thread that does not answer, or is gone already, is terminated all the same.
     }
-    await this.#worker.terminate();
+    await this.#terminate();
+  }
+
+  async #terminate(): Promise<void> {
+    this.#stopping = true;
+    const timer = this.#system.clock.setTimer(
+      () => this.#end(`still in native code after ${terminateMsMax} ms`),
+      terminateMsMax,
+    );
+    void this.#worker.terminate();
     await this.exited;
+    timer.cancel();
   }
 
   async #ask<T>(
@@ -151,24 +194,24 @@ export class ThreadHost implements Child {
     deadlineMs = this.#controlDeadlineMs,
   ): Promise<T> {
     answer.catch(() => {});
-    const late = Promise.withResolvers<never>();
-    const timer = this.#system.clock.setTimer(
-      () =>
-        late.reject(new KitError('deadline-exceeded', `${this.path}: ${what} took over ${deadlineMs} ms`)),
-      deadlineMs,
-    );
-    const gone = this.exited.then((reason) => {
-      throw new KitError('unavailable', `${this.path} is gone, ${what} was not done`, {
-        cause: 'error' in reason ? reason.error : undefined,
-      });
-    });
-    gone.catch(() => {});
+    if (this.#gone !== undefined) throw this.#gone;
+    const { promise: failed, reject } = Promise.withResolvers<never>();
+    this.#asking.add(reject);
+    const timer =
+      deadlineMs === Number.POSITIVE_INFINITY
+        ? undefined
+        : this.#system.clock.setTimer(
+            () =>
+              reject(new KitError('deadline-exceeded', `${this.path}: ${what} took over ${deadlineMs} ms`)),
+            deadlineMs,
+          );
     try {
-      const given = await Promise.race([answer, late.promise, gone]);
+      const given = await Promise.race([answer, failed]);
       if (!given.ok) throw fromWire(given.error);
       return given.value;
     } finally {
-      timer.cancel();
+      timer?.cancel();
+      this.#asking.delete(reject);
     }
   }
 }
@@ -184,8 +227,8 @@ export function threadChild(
     id: options.name,
     restart: 'permanent',
     shutdownMs,
-    start: async (path) => {
-      const host = await ThreadHost.start(system, path, options);
+    start: async (path, starting) => {
+      const host = await ThreadHost.start(system, path, options, starting);
       onStart?.(host);
       return host;
     },

@@ -1,4 +1,5 @@
 // The words of the actor kit: protocols, references, calls, exits. No word about containers in this folder.
+import { messageOf } from './failure.ts';
 
 /** Constrains a protocol interface: every operation has a request and a reply. */
 export type ProtocolShape<P> = { [K in keyof P]: { request: unknown; reply: unknown } };
@@ -60,7 +61,7 @@ export type ExitReason =
 export function describeExit(reason: ExitReason): string {
   if (reason.kind === 'normal' || reason.kind === 'shutdown') return reason.kind;
   const error = reason.error;
-  return `${reason.kind}: ${error instanceof Error ? error.message : String(error)}`;
+  return `${reason.kind}: ${messageOf(error)}`;
 }
 
 export type Settled<T> =
@@ -75,6 +76,7 @@ export interface Timer {
 export interface KitClock {
   /** Milliseconds, monotonic. */
   nowMs(): number;
+  /** Any delay, also beyond the 24 days of setTimeout. */
   setTimer(callback: () => void, delayMs: number): Timer;
   /** Runs soon, after the current turn of whoever calls. */
   defer(callback: () => void): void;

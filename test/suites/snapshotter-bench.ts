@@ -21,6 +21,8 @@ export class SnapshotBench implements AsyncDisposable {
   readonly metadata: MetadataHarness;
   readonly scratch: Scratch;
   readonly warnings: string[] = [];
+  /** Runs after the store has answered a snapshot actor; may throw in its place. */
+  afterMetadata: () => void = () => {};
   backend!: Snapshotter;
   ref!: ActorRef<SnapshotProtocol>;
   readonly #make: MakeBackend;
@@ -42,9 +44,17 @@ export class SnapshotBench implements AsyncDisposable {
 
   async #start(): Promise<void> {
     this.backend = await this.#make(this.scratch.sub('root'));
-    const { system, reader } = this.metadata;
+    const { system, reader, metadata: real } = this.metadata;
     const path = snapshotPath(this.backend.name);
-    const args = { backend: this.backend, reader, log: recordingLog(this.warnings) };
+    const metadata: typeof real = {
+      ...real,
+      call: async (op, request, options) => {
+        const reply = await real.call(op, request, options);
+        this.afterMetadata();
+        return reply;
+      },
+    };
+    const args = { backend: this.backend, metadata, reader, log: recordingLog(this.warnings) };
     this.#cell = await system.spawn(path, snapshotActor, args);
     this.ref = system.ref<SnapshotProtocol>(path);
   }

@@ -125,6 +125,7 @@ export function snapshotterSuite(name: string, make: MakeBackend, traits: Snapsh
   check('the root directory has mode 0755 whatever the umask', async (bench) => {
     const umask = process.umask(0o077);
     try {
+      await bench.restart();
       await bench.layer('base', '', (root) => assert.equal(lstatSync(root).mode & 0o7777, 0o755));
       await bench.mounted(await bench.prepare('next', 'base'), (root) =>
         assert.equal(lstatSync(root).mode & 0o7777, 0o755),

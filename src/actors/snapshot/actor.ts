@@ -5,7 +5,6 @@ import { Kind } from '../../api/proto/gen/services/snapshots/v1/snapshots.ts';
 import { type ActorContext, defineActor } from '../../supervisor/actor.ts';
 import { isExpected } from '../../supervisor/failure.ts';
 import { type Call, type NoReply, noReply, type Settled } from '../../supervisor/types.ts';
-import { type MetadataProtocol, metadataPath } from '../metadata/protocol.ts';
 import { kindName, noUsage } from '../metadata/snapshot-record.ts';
 import type { SnapshotProtocol } from './protocol.ts';
 import { backendSnapshot, mustFind, type SnapshotArgs, type SnapshotState } from './state.ts';
@@ -29,15 +28,13 @@ export const snapshotActor = defineActor<SnapshotProtocol, SnapshotSignal, Snaps
   stopTimeoutMs: 10_000,
 
   async init(context, args) {
-    const metadata = context.system.ref<MetadataProtocol>(metadataPath);
     const idFloor = await args.backend.highestId();
-    const { firstId, epoch } = await metadata.call('snapshots.open', {
+    const { firstId, epoch } = await args.metadata.call('snapshots.open', {
       snapshotter: args.backend.name,
       idFloor,
     });
     const state: SnapshotState = {
       ...args,
-      metadata,
       nextId: firstId,
       epoch,
       making: new Set(),

@@ -12,6 +12,7 @@ import type { CommitRequest, PrepareRequest, SnapshotKey, SnapshotProtocol } fro
 
 export interface SnapshotArgs {
   backend: Snapshotter;
+  metadata: ActorRef<MetadataProtocol>;
   reader: MetadataReader;
   log: Log;
   /** Answer Remove only when the data is gone (`sync_remove`). */
@@ -19,7 +20,6 @@ export interface SnapshotArgs {
 }
 
 export interface SnapshotState extends SnapshotArgs {
-  readonly metadata: ActorRef<MetadataProtocol>;
   /** Ids go up; one is never used twice. */
   nextId: number;
   readonly epoch: number;

@@ -1,5 +1,5 @@
 // The directory of snapshots that the directory-based snapshotters share: one entry per id, and its cleanup.
-import { chmod, mkdir, readdir } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { codeOf, fail, messageOf } from '../../api/model/errors.ts';
 import type { CleanupReport, TreeJobs } from '../../api/model/ports/snapshotter.ts';
@@ -9,6 +9,8 @@ export class SnapshotDirectories {
   /** `<root>/snapshots` */
   readonly path: string;
   readonly #jobs: TreeJobs;
+  /** Bits that mkdir leaves out of the mode it is given; until known, any of them. */
+  #umask = 0o777;
 
   constructor(root: string, jobs: TreeJobs) {
     this.path = path.join(root, 'snapshots');
@@ -24,6 +26,14 @@ export class SnapshotDirectories {
     await mkdir(this.path, { recursive: true, mode: 0o700 });
     await chmod(path.dirname(this.path), 0o700);
     await chmod(this.path, 0o700);
+    const umask = /^Umask:\s*([0-7]+)$/m.exec(await readFile('/proc/self/status', 'utf8'))?.[1];
+    if (umask !== undefined) this.#umask = Number.parseInt(umask, 8);
+  }
+
+  /** Makes a directory with exactly `mode`, whatever the umask was at {@link prepare}. */
+  async makeDirectory(directory: string, mode: number): Promise<void> {
+    await mkdir(directory, mode);
+    if ((mode & this.#umask) !== 0) await chmod(directory, mode);
   }
 
   /** Runs `fill`, and removes the directory of `id` when that fails. A directory that is there already is refused. */
@@ -81,10 +91,4 @@ export class SnapshotDirectories {
 
 function idOf(name: string): number | undefined {
   return /^[1-9]\d{0,14}$/.test(name) ? Number(name) : undefined;
-}
-
-/** Makes a directory with exactly `mode`, whatever the umask. */
-export async function makeDirectory(directory: string, mode: number): Promise<void> {
-  await mkdir(directory, mode);
-  await chmod(directory, mode);
 }

@@ -10,7 +10,7 @@ import type {
 } from '../../api/model/ports/snapshotter.ts';
 import { errnoOf } from '../../api/model/ports/sys.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
-import { makeDirectory, SnapshotDirectories } from './directories.ts';
+import { SnapshotDirectories } from './directories.ts';
 
 export interface NativeOptions {
   /** Everything is kept below this directory; it is made, closed to others. */
@@ -43,7 +43,7 @@ class Native implements Snapshotter {
     // A view shows the parent's own directory.
     if (kind === 'view' && parent !== undefined) return this.#mustExist(parent);
     await this.#directories.make(id, async (directory) => {
-      if (parent === undefined) await makeDirectory(directory, 0o755);
+      if (parent === undefined) await this.#directories.makeDirectory(directory, 0o755);
       else await this.#options.jobs.copy(this.#directories.of(parent), directory, signal);
       signal?.throwIfAborted();
     });

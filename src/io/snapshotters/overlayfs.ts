@@ -10,7 +10,7 @@ import type {
 } from '../../api/model/ports/snapshotter.ts';
 import { errnoOf } from '../../api/model/ports/sys.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
-import { makeDirectory, SnapshotDirectories } from './directories.ts';
+import { SnapshotDirectories } from './directories.ts';
 import { idMapOptions, idMapsOf, mappedRoot } from './idmap.ts';
 import type { OverlayFeatures } from './overlay-probe.ts';
 
@@ -67,12 +67,12 @@ class Overlayfs implements Snapshotter {
     const { id, kind, parents, labels } = snapshot;
     const mapped = mappedRoot(idMapsOf(labels));
     await this.#directories.make(id, async (directory) => {
-      await makeDirectory(directory, 0o700);
+      await this.#directories.makeDirectory(directory, 0o700);
       const [parent] = parents;
       const [owner] = await Promise.all([
         parent === undefined ? undefined : this.#ownerOf(parent),
-        makeDirectory(`${directory}/fs`, 0o755),
-        kind === 'active' ? makeDirectory(`${directory}/work`, 0o711) : undefined,
+        this.#directories.makeDirectory(`${directory}/fs`, 0o755),
+        kind === 'active' ? this.#directories.makeDirectory(`${directory}/work`, 0o711) : undefined,
       ]);
       const uid = mapped.uid ?? owner?.uid ?? 0;
       const gid = mapped.gid ?? owner?.gid ?? 0;

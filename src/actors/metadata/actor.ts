@@ -8,6 +8,8 @@ import { isExpected } from '../../supervisor/failure.ts';
 import type { BatchedCall } from '../../supervisor/types.ts';
 import { containerOps } from './containers.ts';
 import { contentOps } from './content.ts';
+import { Collection } from './gc/collection.ts';
+import { collectionOps } from './gc/ops.ts';
 import { imageOps } from './images.ts';
 import { leaseOps } from './leases.ts';
 import { namespaceOps } from './namespaces.ts';
@@ -28,6 +30,7 @@ const operations: ReadonlyMap<string, Operation> = new Map(
     ...contentOps,
     ...snapshotOps,
     ...sandboxOps,
+    ...collectionOps,
   } satisfies Record<keyof MetadataProtocol, Operation>),
 );
 
@@ -37,11 +40,24 @@ export interface MetadataArgs {
   /** Called after each commit with the encoded envelopes of its events, in order, before any reply goes out. */
   publish: (envelopes: Uint8Array[]) => void;
   logError: (message: string, error: unknown) => void;
+  /** Told after each commit how much was written, and how much of it may have made garbage. */
+  onCommit?: (committed: { mutations: number; deletions: number; contentDirty: boolean }) => void;
 }
 
 interface State extends MetadataArgs {
   store: Store<Table>;
+  collection: Collection;
 }
+
+/** Operations that may leave garbage behind. */
+const deletions: ReadonlySet<string> = new Set([
+  'containers.delete',
+  'images.delete',
+  'leases.delete',
+  'leases.remove',
+  'content.delete',
+  'snapshots.remove',
+]);
 
 /** Requests per transaction: bounds how long one commit keeps the first of its callers waiting. */
 const batchLengthMax = 1024;
@@ -54,7 +70,7 @@ export const metadataActor = defineActor<MetadataProtocol, never, State, Metadat
   init(_context, args) {
     const store = args.openStore();
     migrate(store);
-    return { ...args, store };
+    return { ...args, store, collection: new Collection() };
   },
   // Calls come in batches only.
   handleCall: {} as never,
@@ -73,7 +89,7 @@ function commit(state: State, calls: readonly BatchedCall<MetadataProtocol>[]): 
   const events: Uint8Array[] = [];
   try {
     state.store.write((under) => {
-      const txn = new OperationTxn(under, state.clock);
+      const txn = new OperationTxn(under, state.clock, state.collection);
       for (const { op, request } of calls) {
         const operation = operations.get(op);
         try {
@@ -97,9 +113,28 @@ function commit(state: State, calls: readonly BatchedCall<MetadataProtocol>[]): 
     return;
   }
   if (events.length > 0) state.publish(events);
+  countMutations(state, calls, outcomes);
   calls.forEach(({ call }, index) => {
     const outcome = outcomes[index] as Outcome;
     if (outcome.ok) call.reply(outcome.value as never);
     else call.fail(outcome.error);
   });
+}
+
+/** The collector's own operations do not call for another collection. */
+function countMutations(
+  state: State,
+  calls: readonly BatchedCall<MetadataProtocol>[],
+  outcomes: readonly Outcome[],
+): void {
+  let mutations = 0;
+  let deleted = 0;
+  let contentDirty = false;
+  calls.forEach(({ op }, index) => {
+    if (!outcomes[index]?.ok || op.startsWith('gc.')) return;
+    mutations++;
+    if (deletions.has(op)) deleted++;
+    if (op === 'content.delete' || op === 'content.abort' || op === 'namespaces.delete') contentDirty = true;
+  });
+  if (mutations > 0) state.onCommit?.({ mutations, deletions: deleted, contentDirty });
 }

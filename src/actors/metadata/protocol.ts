@@ -1,6 +1,7 @@
 // The face of the metadata actor: every operation that writes, and how everybody reads.
 import type { ContainersProtocol, ContainersReads } from './containers.ts';
 import type { ContentProtocol, ContentReads } from './content.ts';
+import type { CollectionProtocol } from './gc/ops.ts';
 import type { ImagesProtocol, ImagesReads } from './images.ts';
 import type { LeasesProtocol, LeasesReads } from './leases.ts';
 import type { NamespacesProtocol, NamespacesReads } from './namespaces.ts';
@@ -17,7 +18,8 @@ export interface MetadataProtocol
     LeasesProtocol,
     ContentProtocol,
     SnapshotsProtocol,
-    SandboxesProtocol {}
+    SandboxesProtocol,
+    CollectionProtocol {}
 
 /** Synchronous look-ups in the newest committed state, on any thread; they wait for nobody. */
 export interface MetadataReader

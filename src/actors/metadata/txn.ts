@@ -6,6 +6,7 @@ import type { Clock } from '../../api/model/time.ts';
 import { timestampOfNs } from '../../api/model/time.ts';
 import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
+import type { Collection } from './gc/collection.ts';
 import type { Table } from './schema.ts';
 
 /** What an operation may do. Operations are synchronous: check first, then write; throw to refuse. */
@@ -19,6 +20,8 @@ export interface WriteTxn {
   nowNs(): bigint;
   /** Publishes an event when the transaction is durable. `value` is the encoded message, `typeUrl` its bare name. */
   emit(namespace: string, topic: string, typeUrl: string, value: Uint8Array): void;
+  /** The collection that runs, for the collector's operations. */
+  readonly collection: Collection;
 }
 
 interface Write {
@@ -33,9 +36,12 @@ export class OperationTxn implements WriteTxn {
   readonly #writes = new Map<string, Write>();
   #events: Uint8Array[] = [];
 
-  constructor(under: StoreTxn<Table>, clock: Clock) {
+  readonly collection: Collection;
+
+  constructor(under: StoreTxn<Table>, clock: Clock, collection: Collection) {
     this.#under = under;
     this.#clock = clock;
+    this.collection = collection;
   }
 
   get(table: Table, key: Uint8Array): Uint8Array | undefined {
@@ -89,7 +95,10 @@ export class OperationTxn implements WriteTxn {
   apply(): Uint8Array[] {
     for (const { table, key, value } of this.#writes.values()) {
       if (value === undefined) this.#under.delete(table, key);
-      else this.#under.put(table, key, value);
+      else {
+        this.#under.put(table, key, value);
+        this.collection.note(table, key, value, 0n);
+      }
     }
     this.#writes.clear();
     const events = this.#events;

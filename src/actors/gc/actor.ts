@@ -1,0 +1,209 @@
+// When to collect, and one collection from marking to the removal of bytes. Requests go on meanwhile: marking reads
+// a snapshot of the store on a pool thread, sweeping asks the writer in short transactions.
+import { messageOf } from '../../api/model/errors.ts';
+import type { Log } from '../../api/model/ports/log.ts';
+import { type ActorContext, defineActor } from '../../supervisor/actor.ts';
+import { type ActorRef, type Call, noReply, type Settled } from '../../supervisor/types.ts';
+import type { MetadataProtocol } from '../metadata/protocol.ts';
+import type { CollectionReport, GcProtocol } from './protocol.ts';
+
+/** Settings and defaults of containerd's scheduler, in its terms. */
+export interface GcSchedule {
+  /** Share of time that a collection may take; sets the interval. 0 fixes it at a second. At most 0.5. */
+  readonly pauseThreshold: number;
+  /** Deletions that start a collection at once; 0: none do. */
+  readonly deletionThreshold: number;
+  /** Writes after which the next tick collects. */
+  readonly mutationThreshold: number;
+  readonly scheduleDelayMs: number;
+  readonly startupDelayMs: number;
+}
+
+export const gcScheduleDefault: GcSchedule = {
+  pauseThreshold: 0.02,
+  deletionThreshold: 0,
+  mutationThreshold: 100,
+  scheduleDelayMs: 0,
+  startupDelayMs: 100,
+};
+
+export interface GcArgs {
+  metadata: ActorRef<MetadataProtocol>;
+  /** Finds what nothing refers to, in a view of the store taken after this was called. */
+  mark: (signal: AbortSignal) => Promise<{ garbage: string[]; marked: number }>;
+  /** Removes from disk the blobs and ingests that nothing records. */
+  cleanContent: (signal: AbortSignal) => Promise<void>;
+  /** Removes from disk the snapshots that nothing records, those with these backend ids first of all. */
+  cleanSnapshots: (snapshotter: string, ids: readonly number[], signal: AbortSignal) => Promise<void>;
+  log: Log;
+  schedule: GcSchedule;
+}
+
+type Signal = { kind: 'tick' } | { kind: 'done'; outcome: Settled<CollectionReport> };
+
+interface State extends GcArgs {
+  running: boolean;
+  /** Callers whose collection has not begun yet, and those whose collection runs. */
+  waiting: Call<CollectionReport>[];
+  served: Call<CollectionReport>[];
+  mutations: number;
+  deletions: number;
+  /** Whether blobs on disk may have no record. */
+  contentDirty: boolean;
+  pausesMs: number[];
+  ticking: boolean;
+}
+
+/** Records per sweep transaction: each holds up the writer for a millisecond or so. */
+const sweepLengthMax = 64;
+const pausesKept = 10;
+const pauseMsMin = 5;
+const startDeadlineMs = 60_000;
+
+export const gcActor = defineActor<GcProtocol, Signal, State, GcArgs>({
+  name: 'gc',
+  mailboxLengthMax: 65_536,
+  stopTimeoutMs: 5_000,
+  init(context, args) {
+    const state: State = {
+      ...args,
+      running: false,
+      waiting: [],
+      served: [],
+      mutations: 0,
+      deletions: 1, // What a crash left is found by the first run.
+      contentDirty: true,
+      pausesMs: [],
+      ticking: true,
+    };
+    context.after(args.schedule.startupDelayMs, { kind: 'tick' });
+    return state;
+  },
+  handleCall: {
+    collect(state, _request, call, context) {
+      state.waiting.push(call);
+      if (!state.running) run(state, context);
+      return noReply;
+    },
+    committed(state, { mutations, deletions, contentDirty }, _call, context) {
+      state.mutations += mutations;
+      state.deletions += deletions;
+      state.contentDirty ||= contentDirty;
+      const { deletionThreshold } = state.schedule;
+      if (deletionThreshold > 0 && state.deletions >= deletionThreshold && !state.running)
+        run(state, context);
+      else if (!state.ticking && !state.running) tickLater(state, context);
+    },
+  },
+  handleSignal(state, signal, context) {
+    if (signal.kind === 'tick') {
+      state.ticking = false;
+      if (state.running) return;
+      const due = state.deletions > 0 || state.mutations >= state.schedule.mutationThreshold;
+      if (due) run(state, context);
+      return;
+    }
+    state.running = false;
+    const { outcome } = signal;
+    const served = state.served;
+    state.served = [];
+    if (outcome.ok) for (const call of served) call.reply(outcome.value);
+    else {
+      state.log.error(`garbage collection failed: ${messageOf(outcome.error)}`, { error: outcome.error });
+      for (const call of served) call.fail(outcome.error);
+      // What was to be removed still is.
+      state.deletions++;
+      state.contentDirty = true;
+    }
+    if (state.waiting.length > 0) run(state, context);
+    else if (state.deletions > 0 || state.mutations > 0) tickLater(state, context, outcome.ok ? 0 : 1000);
+  },
+});
+
+function intervalMs({ schedule, pausesMs }: State): number {
+  const threshold = Math.min(schedule.pauseThreshold, 0.5);
+  if (threshold <= 0) return 1000;
+  const sum = pausesMs.reduce((total, pause) => total + pause, 0);
+  const pause = Math.max(pausesMs.length === 0 ? 0 : sum / pausesMs.length, pauseMsMin);
+  return pause / threshold - pause;
+}
+
+function tickLater(state: State, context: ActorContext<Signal>, moreMs = 0): void {
+  if (state.ticking) return;
+  state.ticking = true;
+  context.after(intervalMs(state) + state.schedule.scheduleDelayMs + moreMs, { kind: 'tick' });
+}
+
+function run(state: State, context: ActorContext<Signal>): void {
+  state.running = true;
+  state.served = state.waiting;
+  state.waiting = [];
+  state.mutations = 0;
+  state.deletions = 0;
+  context.start(
+    (stopping) => collect(state, stopping),
+    (outcome) => {
+      if (outcome.ok) {
+        state.pausesMs.push(outcome.value.longestSweepMs);
+        if (state.pausesMs.length > pausesKept) state.pausesMs.shift();
+      }
+      return { kind: 'done', outcome };
+    },
+  );
+}
+
+async function collect(state: State, signal: AbortSignal): Promise<CollectionReport> {
+  const { metadata, log } = state;
+  const began = performance.now();
+  const { epoch } = await metadata.call('gc.begin', {}, { deadlineMs: startDeadlineMs, signal });
+  const removed: Record<string, number> = {};
+  const snapshots = new Map<string, number[]>();
+  let { contentDirty } = state;
+  state.contentDirty = false;
+  let longestSweepMs = 0;
+  let marked: number;
+  let markedAt: number;
+  try {
+    const found = await state.mark(signal);
+    marked = found.marked;
+    markedAt = performance.now();
+    for (let i = 0; i < found.garbage.length; i += sweepLengthMax) {
+      const nodes = found.garbage.slice(i, i + sweepLengthMax);
+      const sweepBegan = performance.now();
+      const reply = await metadata.call('gc.sweep', { epoch, nodes }, { signal });
+      longestSweepMs = Math.max(longestSweepMs, performance.now() - sweepBegan);
+      for (const [kind, count] of Object.entries(reply.removed)) removed[kind] = (removed[kind] ?? 0) + count;
+      for (const [name, ids] of Object.entries(reply.snapshots)) {
+        snapshots.set(name, [...(snapshots.get(name) ?? []), ...ids]);
+      }
+      contentDirty ||= reply.contentDirty;
+    }
+  } finally {
+    await metadata.call('gc.end', { epoch });
+  }
+  const sweptAt = performance.now();
+  await Promise.all([
+    contentDirty ? state.cleanContent(signal) : undefined,
+    ...[...snapshots].map(([name, ids]) => state.cleanSnapshots(name, ids, signal)),
+  ]);
+  const report: CollectionReport = {
+    removed,
+    marked,
+    markMs: markedAt - began,
+    sweepMs: sweptAt - markedAt,
+    longestSweepMs,
+    cleanupMs: performance.now() - sweptAt,
+  };
+  const level = Object.keys(removed).length > 0 ? 'info' : 'debug';
+  log[level]('garbage collected', rounded(report));
+  return report;
+}
+
+function rounded(report: CollectionReport): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(report).map(([key, value]) => [
+      key,
+      typeof value === 'number' ? Math.round(value * 1000) / 1000 : value,
+    ]),
+  );
+}

@@ -1,0 +1,131 @@
+// The supervisor tree: what runs in the daemon, in the order in which it starts. It ends the other way round.
+
+import { eventsActor } from '../actors/events/actor.ts';
+import { createEventExchange } from '../actors/events/exchange.ts';
+import { eventsPath } from '../actors/events/protocol.ts';
+import { gcActor, gcScheduleDefault } from '../actors/gc/actor.ts';
+import { type GcProtocol, gcPath } from '../actors/gc/protocol.ts';
+import { type MetadataProtocol, metadataPath } from '../actors/metadata/protocol.ts';
+import { metadataReader } from '../actors/metadata/reader.ts';
+import { tables } from '../actors/metadata/schema.ts';
+import { snapshotActor } from '../actors/snapshot/actor.ts';
+import { type SnapshotProtocol, snapshotPath } from '../actors/snapshot/protocol.ts';
+import type { Log } from '../api/model/ports/log.ts';
+import type { Sys } from '../api/model/ports/sys.ts';
+import { systemClock } from '../api/model/time.ts';
+import type { Version } from '../daemon.ts';
+import type { DaemonConfig } from '../io/config/config.ts';
+import { openReader } from '../io/lmdb/store.ts';
+import { pooledTreeJobs } from '../io/snapshotters/jobs.ts';
+import { poolChild } from '../supervisor/pool.ts';
+import { actorChild, Supervisor } from '../supervisor/supervisor.ts';
+import { ActorSystem } from '../supervisor/system.ts';
+import { moduleUrl, threadChild } from '../supervisor/thread.ts';
+import type { ExitReason } from '../supervisor/types.ts';
+import type { Directories } from './directories.ts';
+import { startServers } from './servers.ts';
+import { openSnapshotters } from './snapshotters.ts';
+
+export interface TreeDeps {
+  config: DaemonConfig;
+  version: Version;
+  log: Log;
+  sys: Sys;
+  directories: Directories;
+}
+
+export interface Tree {
+  readonly exited: Promise<ExitReason>;
+  /** Drains the servers, then ends the tree. */
+  stop(drainMs: number): Promise<void>;
+}
+
+export type Jobs = typeof import('../threads/jobs.ts');
+
+/** How often something may fail before the daemon gives up and leaves the rest to whoever started it. */
+const intensity = { restartsMax: 10, withinMs: 60_000 };
+
+export async function startTree(deps: TreeDeps): Promise<Tree> {
+  const { config, log, sys, directories } = deps;
+  const system = new ActorSystem({
+    name: 'main',
+    onCrash: (path, error) => log.error(`actor ${path} crashed`, { error }),
+  });
+  const onEvent = (event: { kind: string; path: string }) =>
+    log.warn(`supervisor: ${event.kind}`, { ...event });
+  const exchange = createEventExchange();
+  const metadata = system.ref<MetadataProtocol>(metadataPath);
+  const gc = system.ref<GcProtocol>(gcPath);
+  const pool = poolChild<Jobs>(
+    system,
+    {
+      name: 'pool',
+      module: moduleUrl(import.meta.url, '../threads/jobs'),
+      threadsMin: 0,
+      threadsMax: 4,
+      queueLengthMax: 4096,
+    },
+    10_000,
+  );
+  const root = await Supervisor.start(system, {
+    path: 'troupe',
+    strategy: 'one_for_one',
+    intensity,
+    onEvent,
+    children: [
+      actorChild(system, 'events', eventsActor, { exchange }, { restart: 'permanent', path: eventsPath }),
+      threadChild(
+        system,
+        {
+          name: 'metadata',
+          module: moduleUrl(import.meta.url, '../threads/metadata'),
+          data: { storePath: directories.metadata, logLevel: config.logLevel },
+          routes: [metadataPath],
+        },
+        15_000,
+      ),
+      pool.spec,
+    ],
+  });
+
+  const store = openReader({ path: directories.metadata, tables });
+  const reader = metadataReader(store);
+  const jobs = pooledTreeJobs(pool);
+  const backends = await openSnapshotters({ sys, jobs, log, config, directories });
+  for (const { backend } of backends.loaded) {
+    const args = { backend, metadata, reader, log, syncRemove: backends.syncRemove(backend.name) };
+    await root.startChild(
+      actorChild(system, `snapshot-${backend.name}`, snapshotActor, args, {
+        restart: 'permanent',
+        path: snapshotPath(backend.name),
+      }),
+    );
+  }
+
+  const clock = systemClock();
+  const gcArgs = {
+    metadata,
+    log,
+    schedule: gcScheduleDefault,
+    mark: (signal: AbortSignal) =>
+      pool.run('markGarbage', { storePath: directories.metadata, nowNs: clock.nowNs() }, { signal }),
+    cleanContent: async () => {},
+    cleanSnapshots: async (snapshotter: string, ids: readonly number[], signal: AbortSignal) => {
+      const actor = system.ref<SnapshotProtocol>(snapshotPath(snapshotter));
+      actor.cast('reap', { ids });
+      await actor.call('cleanup', {}, { deadlineMs: 600_000, signal });
+    },
+  };
+  await root.startChild(actorChild(system, 'gc', gcActor, gcArgs, { restart: 'permanent', path: gcPath }));
+
+  const servers = await startServers({ ...deps, system, exchange, metadata, reader, gc, backends, clock });
+  return {
+    exited: root.exited,
+    async stop(drainMs) {
+      await servers.close(drainMs);
+      exchange.close();
+      await root.stop({ kind: 'shutdown' });
+      await store.close();
+    },
+  };
+}

@@ -1,0 +1,62 @@
+// The daemon's composition root: flags and signals here, the tree in boot/.
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { stringify } from 'smol-toml';
+import { messageOf } from './api/model/errors.ts';
+import { publishEvent } from './boot/publish.ts';
+import { runDaemon } from './boot/run.ts';
+import { type ConfigFlags, loadConfig, toToml } from './io/config/config.ts';
+
+/** The name, version and source revision that the daemon answers with. */
+export interface Version {
+  version: string;
+  revision: string;
+}
+
+function readVersion(): Version {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  const { version, revision } = JSON.parse(text) as { version: string; revision?: string };
+  return { version: `v${version}`, revision: revision ?? '' };
+}
+
+async function main(): Promise<void> {
+  const version = readVersion();
+  const program = new Command('trouped')
+    .description('Troupe, a container daemon that serves the API of containerd')
+    .version(`trouped ${version.version}`, '-v, --version')
+    .option('-c, --config <file>', 'configuration file (default /etc/troupe/config.toml, if it exists)')
+    .option('-a, --address <socket>', 'socket of the gRPC server')
+    .option('--root <directory>', 'directory of durable data')
+    .option('--state <directory>', 'directory of data that a reboot may erase')
+    .option('-l, --log-level <level>', 'trace, debug, info, warn, error, fatal or panic')
+    .exitOverride()
+    .allowExcessArguments(false);
+  program.action(() => runDaemon(loadConfig(program.opts<ConfigFlags>()), version));
+  const config = program.command('config').description('show the configuration');
+  config
+    .command('default')
+    .description('print the default configuration')
+    .action(() => void process.stdout.write(stringify(toToml(loadConfig({ config: '/dev/null' })))));
+  config
+    .command('dump')
+    .description('print the configuration that these flags and the file lead to')
+    .action(() => void process.stdout.write(stringify(toToml(loadConfig(program.opts<ConfigFlags>())))));
+  program
+    .command('publish')
+    .description('publish an event: an encoded google.protobuf.Any on standard input')
+    .requiredOption('--namespace <namespace>', 'namespace of the event')
+    .requiredOption('--topic <topic>', 'topic of the event')
+    .action((options: { namespace: string; topic: string }) =>
+      publishEvent(loadConfig(program.opts<ConfigFlags>()).grpc.address, options),
+    );
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    // Commander has printed its own complaint, or the help that was asked for.
+    if (error instanceof CommanderError) process.exit(error.exitCode);
+    process.stderr.write(`trouped: ${messageOf(error)}\n`);
+    process.exit(1);
+  }
+}
+
+await main();

@@ -1,0 +1,30 @@
+// The jobs of the pool: its worker threads import this module and run its exports by name.
+import { mark } from '../actors/metadata/gc/mark.ts';
+import { type MetadataStoreReader, tables } from '../actors/metadata/schema.ts';
+import type { Sys } from '../api/model/ports/sys.ts';
+import { openReader } from '../io/lmdb/store.ts';
+import { treeJobFunctions } from '../io/snapshotters/jobs.ts';
+import { createSys } from '../io/sys/sys.ts';
+
+let sys: Sys | undefined;
+
+/** One per thread, made when the first job needs it. */
+function threadSys(): Sys {
+  sys ??= createSys();
+  return sys;
+}
+
+export const { measureTree, copyTree, removeTree } = treeJobFunctions(threadSys);
+
+let store: { path: string; reader: MetadataStoreReader } | undefined;
+
+/** Finds what no root reaches, in the newest state of the store. */
+export function markGarbage(data: { storePath: string; nowNs: bigint }): {
+  garbage: string[];
+  marked: number;
+} {
+  if (store?.path !== data.storePath) {
+    store = { path: data.storePath, reader: openReader({ path: data.storePath, tables }) };
+  }
+  return store.reader.read((txn) => mark(txn, data.nowNs));
+}

@@ -9,7 +9,7 @@ import {
   metadataPath,
 } from '../../../../src/actors/metadata/protocol.ts';
 import { metadataReader } from '../../../../src/actors/metadata/reader.ts';
-import { tables } from '../../../../src/actors/metadata/schema.ts';
+import { type MetadataStoreReader, tables } from '../../../../src/actors/metadata/schema.ts';
 import { systemClock } from '../../../../src/api/model/time.ts';
 import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
 import { openReader, openStore } from '../../../../src/io/lmdb/store.ts';
@@ -23,6 +23,7 @@ export interface MetadataHarness extends AsyncDisposable {
   /** What was published, in order. */
   events: Envelope[];
   errors: string[];
+  view: MetadataStoreReader['read'];
   /** Stops the actor and starts another one on the same directory. */
   reopen(): Promise<void>;
 }
@@ -48,6 +49,7 @@ export async function startMetadata(): Promise<MetadataHarness> {
     reader: metadataReader(store),
     events,
     errors,
+    view: (work) => store.read(work),
     async reopen() {
       await actor.stop({ kind: 'shutdown' });
       actor = await start();

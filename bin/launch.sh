@@ -1,0 +1,24 @@
+# Runs an entry point of the checkout or package that a launcher belongs to, on the Node that is pinned for it.
+# Sourced by the launchers beside it, which set `self` to their own real path.
+
+# launch ENTRY [ARGUMENT...]
+launch() {
+  root=${self%/bin/*}
+  # A checkout runs the sources as they stand; Node runs no .ts under node_modules, so a package brings JavaScript.
+  if [ -f "$root/src/$1.ts" ]; then
+    entry=$root/src/$1.ts
+  else
+    entry=$root/dist/$1.js
+  fi
+  shift
+  # npm may have put the `node` package beside us as well as below us.
+  above=$root
+  while [ ! -x "$above/node_modules/node/bin/node" ]; do
+    if [ -z "$above" ]; then
+      echo "${self##*/}: no pinned Node above $root; run npm ci there" >&2
+      exit 1
+    fi
+    above=${above%/*}
+  done
+  exec "$above/node_modules/node/bin/node" "$entry" "$@"
+}

@@ -1,14 +1,16 @@
 // The Snapshots service: finds the snapshotter's actor, and hands stored records to the wire.
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import type { Metadata } from '@grpc/grpc-js';
 import type { SnapshotProtocol } from '../../actors/snapshot/protocol.ts';
 import type { ActorRef, CallOptions } from '../../supervisor/types.ts';
 import { fail } from '../model/errors.ts';
 import { compileFilters, type FieldLookup, type Filter, mapEntry } from '../model/filter.ts';
+import { type Namespace, parseNamespace } from '../model/ids.ts';
 import type { MountableKind } from '../model/ports/snapshotter.ts';
 import { Info, Kind, SnapshotsDefinition } from '../proto/gen/services/snapshots/v1/snapshots.ts';
 import type { Mount } from '../proto/gen/types/mount.ts';
 import { type BoundService, bindService, type Encoded } from './bind.ts';
-import { type CallContext, namespaceOf } from './context.ts';
+import { type CallContext, namespaceHeader, namespaceHeaderTtrpc } from './context.ts';
 import type { MetadataDeps } from './deps.ts';
 import { inFieldOne, listInFieldOne } from './records.ts';
 import { statusOf } from './status.ts';
@@ -142,7 +144,7 @@ export function snapshotsService({ metadata, reader, snapshotters }: SnapshotsDe
         loaded(snapshotter);
         // Whatever goes wrong while snapshots are walked reaches containerd's clients unclassified.
         try {
-          yield* list(snapshotter, filters, namespaceOf(headers));
+          yield* list(snapshotter, filters, namespaceIn(headers));
         } catch (error) {
           throw fail('unknown', statusOf(error).details, error);
         }
@@ -161,6 +163,13 @@ export function snapshotsService({ metadata, reader, snapshotters }: SnapshotsDe
     },
     { methods: { list: { namespace: 'none' } } },
   );
+}
+
+/** For the one method whose refusal of a missing namespace is not that of the others. */
+function namespaceIn(headers: Metadata): Namespace {
+  const [name] = [...headers.get(namespaceHeader), ...headers.get(namespaceHeaderTtrpc)];
+  if (name === undefined || name === '') throw fail('failed-precondition', 'namespace is required');
+  return parseNamespace(name.toString());
 }
 
 function longCall({ deadlineMs, signal }: CallContext): CallOptions {

@@ -1,142 +1,186 @@
-// Runs one call against its handler, straight on the flow-controlled call of grpc-js: a message is read only when the
-// handler asks for it (one is read ahead), and at most `unsentBytesMax` of responses wait for the client.
-import {
-  type Metadata,
-  ServerInterceptingCall,
-  type ServerInterceptingCallInterface,
-  status,
-} from '@grpc/grpc-js';
+// Runs one call against its handler, straight on its HTTP/2 stream: a request stream is read only as fast as the
+// handler asks, a response stream is asked for more only as fast as the client reads.
+import { constants, type ServerHttp2Stream } from 'node:http2';
 import { isExpected } from '../../supervisor/failure.ts';
 import { fail } from '../model/errors.ts';
 import type { BoundMethod } from './bind.ts';
-import { ServerCallContext } from './context.ts';
+import { type RequestHeaders, ServerCallContext } from './context.ts';
+import { encodeStatusMessage, FrameReader, frameOf, parseTimeout } from './frame.ts';
 import { statusOf } from './status.ts';
 
-/** Responses of a stream that may be on their way before the next is asked of the handler. */
-const unsentBytesMax = 1024 * 1024;
-const unsentMessagesMax = 64;
+/** Bytes of a response stream that may wait for the client before the handler is asked for more. */
+const unsentBytesMax = 512 * 1024;
+/** Responses in a row before others have their turn on the event loop. */
+const responsesPerTurnMax = 64;
+const timerDelayMsMax = 2 ** 31 - 1;
 
 /** What calls need from their server. */
 export interface CallHost {
   /** Calls that never end by themselves, so that a draining server can end them. */
   readonly endless: Set<ServerCall>;
   readonly draining: boolean;
+  readonly receiveBytesMax: number;
   readonly sendBytesMax: number;
   /** Told of errors that no handler meant to throw. */
   readonly onUnexpected: (error: unknown, path: string) => void;
 }
 
-interface Waiter<T> {
-  resolve(value: T): void;
+interface Waiter {
+  resolve(result: IteratorResult<unknown>): void;
   reject(error: unknown): void;
 }
 
-const okStatus = { code: status.OK, details: 'OK', metadata: null };
+const { HTTP2_HEADER_STATUS, HTTP2_HEADER_CONTENT_TYPE } = constants;
+const responseHeaders = { [HTTP2_HEADER_STATUS]: 200, [HTTP2_HEADER_CONTENT_TYPE]: 'application/grpc' };
+const respondOptions = { waitForTrailers: true };
+const okTrailers = { 'grpc-status': '0' };
 
-export class ServerCall extends ServerInterceptingCall {
-  readonly #call: ServerInterceptingCallInterface;
+export class ServerCall {
+  readonly #stream: ServerHttp2Stream;
+  readonly #headers: RequestHeaders;
   readonly #method: BoundMethod;
   readonly #host: CallHost;
+  readonly #reader: FrameReader;
   #context: ServerCallContext | undefined;
-  #metadata: Metadata | undefined;
+  #deadlineAtMs = Number.POSITIVE_INFINITY;
+  #timer: NodeJS.Timeout | undefined;
   #ended = false;
-  /** The request, or the message read ahead of a stream. */
-  #message: unknown;
+  /** Messages that arrived and nobody has asked for: never more than one chunk of the stream holds. */
+  readonly #messages: Buffer[] = [];
   #halfClosed = false;
-  #reading = false;
-  #waiter: Waiter<IteratorResult<unknown>> | undefined;
+  #discarding = false;
+  #waiter: Waiter | undefined;
   #responses: AsyncIterator<unknown> | undefined;
-  #unsentBytes = 0;
-  #unsentMessages = 0;
   #drained: (() => void) | undefined;
+  #trailers: Record<string, string> = okTrailers;
 
-  constructor(call: ServerInterceptingCallInterface, method: BoundMethod, host: CallHost) {
-    super(call);
-    this.#call = call;
+  constructor(stream: ServerHttp2Stream, headers: RequestHeaders, method: BoundMethod, host: CallHost) {
+    this.#stream = stream;
+    this.#headers = headers;
     this.#method = method;
     this.#host = host;
-  }
-
-  // The listener that grpc-js hands in leads to its own stream objects; the call is run here instead.
-  override start(): void {
-    this.#call.start({
-      onReceiveMetadata: (metadata) => this.#onMetadata(metadata),
-      onReceiveMessage: (message) => this.#onMessage(message),
-      onReceiveHalfClose: () => this.#onHalfClose(),
-      onCancel: () => this.#onCancel(undefined),
+    this.#reader = new FrameReader({
+      messageBytesMax: host.receiveBytesMax,
+      encoding: headers.joined['grpc-encoding'] as string | undefined,
+      owned: method.requestStream,
     });
+    stream.on('data', this.#onData);
+    stream.on('end', this.#onEnd);
+    stream.on('aborted', this.#onGone);
+    stream.on('close', this.#onGone);
+    this.#startTimer(headers.joined['grpc-timeout']);
+    if (method.requestStream && !this.#ended) {
+      const context = this.#enter();
+      if (context !== undefined) this.#run(this.#requests(), context);
+    }
   }
 
   /** Ends the call with an error, whatever its handler is doing. */
   abort(error: Error): void {
     if (this.#ended) return;
-    this.#onCancel(error);
-    this.#call.sendStatus({ ...statusOf(error), metadata: null });
+    this.#end();
+    this.#release(error);
+    this.#sendError(error);
   }
 
-  #onMetadata(metadata: Metadata): void {
-    this.#metadata = metadata;
-    if (!this.#method.requestStream) {
-      this.#call.startRead();
+  #startTimer(header: string | string[] | undefined): void {
+    if (header === undefined) return;
+    try {
+      const timeoutMs = parseTimeout(String(header));
+      this.#deadlineAtMs = Date.now() + timeoutMs;
+      if (timeoutMs > timerDelayMsMax) return;
+      this.#timer = setTimeout(
+        () => this.abort(fail('deadline-exceeded', `${this.#method.path} took over ${timeoutMs} ms`)),
+        timeoutMs,
+      );
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#ended || this.#discarding) return;
+    try {
+      this.#reader.push(chunk, this.#onMessage);
+    } catch (error) {
+      this.abort(error as Error);
       return;
     }
-    const context = this.#enter();
-    if (context === undefined) return;
-    this.#read();
-    this.#run(this.#requests(), context);
-  }
+    if (this.#method.requestStream && this.#messages.length > 0) this.#stream.pause();
+  };
 
-  #onMessage(message: unknown): void {
-    if (this.#ended) return;
-    if (this.#method.requestStream) {
-      this.#reading = false;
-      const waiter = this.#waiter;
-      if (waiter === undefined) this.#message = message;
-      else {
-        this.#waiter = undefined;
-        this.#read();
-        waiter.resolve({ done: false, value: message });
+  readonly #onMessage = (message: Buffer): void => {
+    const waiter = this.#waiter;
+    if (waiter === undefined) {
+      if (!this.#method.requestStream && this.#messages.length > 0) {
+        throw fail('invalid-argument', `${this.#method.path} takes one request, got more`);
       }
+      this.#messages.push(message);
       return;
     }
-    if (this.#message !== undefined) {
-      this.#fail(fail('invalid-argument', `${this.#method.path} takes one request, got two`));
-      return;
+    this.#waiter = undefined;
+    try {
+      waiter.resolve({ done: false, value: this.#decode(message) });
+    } catch (error) {
+      waiter.reject(error);
     }
-    this.#message = message;
-    this.#call.startRead();
-  }
+  };
 
-  #onHalfClose(): void {
-    this.#halfClosed = true;
+  readonly #onEnd = (): void => {
     if (this.#ended) return;
-    if (this.#method.requestStream) {
-      this.#waiter?.resolve({ done: true, value: undefined });
-      this.#waiter = undefined;
-      return;
-    }
-    const request = this.#message;
-    this.#message = undefined;
-    if (request === undefined) {
-      this.#fail(fail('invalid-argument', `${this.#method.path} takes one request, got none`));
-      return;
-    }
-    const context = this.#enter();
-    if (context !== undefined) this.#run(request, context);
-  }
+    if (!this.#method.requestStream) this.#runUnary();
+    // A reset also ends the readable side, and shows as such only later in the same turn: a request stream that was
+    // cut off must not look complete.
+    else setImmediate(this.#onHalfClose);
+  };
 
-  /** Also comes, harmlessly, after the status of a call was sent. */
-  #onCancel(cause: Error | undefined): void {
+  readonly #onHalfClose = (): void => {
+    if (this.#ended) return;
+    if (this.#reader.partial) {
+      this.abort(fail('internal', `a request of ${this.#method.path} is cut off`));
+      return;
+    }
+    this.#halfClosed = true;
+    this.#waiter?.resolve({ done: true, value: undefined });
+    this.#waiter = undefined;
+  };
+
+  /** The stream is gone before the call was through: the client canceled, or its connection broke. */
+  readonly #onGone = (): void => {
     if (this.#ended) return;
     this.#end();
-    const context = this.#context;
+    const late = Date.now() >= this.#deadlineAtMs;
+    this.#release(
+      late
+        ? fail('deadline-exceeded', `the deadline of ${this.#method.path} passed`)
+        : fail('canceled', `the client canceled ${this.#method.path}`),
+    );
+  };
+
+  #runUnary(): void {
+    const bytes = this.#messages.pop();
+    if (bytes === undefined || this.#reader.partial) {
+      this.#fail(fail('internal', `the request of ${this.#method.path} is missing or cut off`));
+      return;
+    }
+    const context = this.#enter();
     if (context === undefined) return;
-    context.cancel(cause);
-    this.#waiter?.reject(context.cause);
-    this.#waiter = undefined;
-    this.#drained?.();
-    // A generator that waits within next() sees this when that wait ends; its signal has told it already.
-    this.#responses?.return?.()?.catch(() => {});
+    let request: unknown;
+    try {
+      request = this.#decode(bytes);
+    } catch (error) {
+      this.#fail(error);
+      return;
+    }
+    this.#run(request, context);
+  }
+
+  #decode(bytes: Buffer): unknown {
+    try {
+      return this.#method.decode(bytes);
+    } catch (error) {
+      throw fail('internal', `a request of ${this.#method.path} is not a valid message`, error);
+    }
   }
 
   #enter(): ServerCallContext | undefined {
@@ -144,10 +188,9 @@ export class ServerCall extends ServerInterceptingCall {
     try {
       if (handler === undefined) throw fail('unimplemented', `method ${path}`);
       if (endless && this.#host.draining) throw fail('unavailable', 'the daemon is shutting down');
-      const context = new ServerCallContext(this.#metadata!, namespace, Number(this.#call.getDeadline()));
-      this.#context = context;
+      this.#context = new ServerCallContext(this.#headers, namespace, this.#deadlineAtMs);
       if (endless) this.#host.endless.add(this);
-      return context;
+      return this.#context;
     } catch (error) {
       this.#fail(error);
       return undefined;
@@ -168,15 +211,46 @@ export class ServerCall extends ServerInterceptingCall {
   readonly #sendOne = (response: unknown): void => {
     if (this.#ended) return;
     try {
-      this.#call.sendMessage(this.#encode(response), ignore);
+      const frame = this.#frame(response);
       this.#end();
-      this.#call.sendStatus(okStatus);
+      this.#respond();
+      this.#stream.end(frame);
     } catch (error) {
       this.#fail(error);
     }
   };
 
-  #encode(response: unknown): Buffer {
+  async #sendAll(responses: AsyncIterable<unknown>): Promise<void> {
+    const stream = this.#stream;
+    try {
+      const iterator = responses[Symbol.asyncIterator]();
+      this.#responses = iterator;
+      for (let sent = 1; ; sent++) {
+        const { done, value } = await iterator.next();
+        if (this.#ended) return;
+        if (done) break;
+        const frame = this.#frame(value);
+        if (!stream.headersSent) this.#respond();
+        stream.write(frame);
+        if (stream.writableLength > unsentBytesMax) await this.#drain();
+        else if (sent % responsesPerTurnMax === 0) await new Promise(setImmediate);
+        if (this.#ended) return;
+      }
+      this.#end();
+      this.#finish();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #drain(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#drained = resolve;
+      this.#stream.once('drain', resolve);
+    });
+  }
+
+  #frame(response: unknown): Buffer {
     const bytes = this.#method.encode(response);
     const { sendBytesMax } = this.#host;
     if (bytes.byteLength > sendBytesMax) {
@@ -185,91 +259,87 @@ export class ServerCall extends ServerInterceptingCall {
         `response of ${bytes.byteLength} bytes is larger than the limit of ${sendBytesMax}`,
       );
     }
-    return bytes;
-  }
-
-  async #sendAll(responses: AsyncIterable<unknown>): Promise<void> {
-    try {
-      const iterator = responses[Symbol.asyncIterator]();
-      this.#responses = iterator;
-      for (;;) {
-        const { done, value } = await iterator.next();
-        if (this.#ended) return;
-        if (done) break;
-        const bytes = this.#encode(value);
-        this.#unsentBytes += bytes.byteLength;
-        this.#unsentMessages++;
-        this.#call.sendMessage(bytes, () => this.#onSent(bytes.byteLength));
-        while (this.#unsentBytes > unsentBytesMax || this.#unsentMessages > unsentMessagesMax) {
-          const { promise, resolve } = Promise.withResolvers<void>();
-          this.#drained = resolve;
-          await promise;
-          if (this.#ended) return;
-        }
-      }
-      this.#end();
-      this.#call.sendStatus(okStatus);
-    } catch (error) {
-      this.#fail(error);
-    }
-  }
-
-  #onSent(sizeBytes: number): void {
-    this.#unsentBytes -= sizeBytes;
-    this.#unsentMessages--;
-    this.#drained?.();
-    this.#drained = undefined;
+    return frameOf(bytes);
   }
 
   readonly #fail = (error: unknown): void => {
-    if (!isExpected(error) && !this.#ended) this.#host.onUnexpected(error, this.#method.path);
     if (this.#ended) return;
+    if (!isExpected(error)) this.#host.onUnexpected(error, this.#method.path);
     this.#end();
-    const { code, details } = statusOf(error);
-    this.#call.sendStatus({ code, details, metadata: null });
-    this.#responses?.return?.()?.catch(() => {});
+    this.#release(error instanceof Error ? error : fail('unknown', String(error)));
+    this.#sendError(error);
   };
 
-  #end(): void {
-    this.#ended = true;
-    if (this.#method.endless) this.#host.endless.delete(this);
+  #sendError(error: unknown): void {
+    const { code, details } = statusOf(error);
+    this.#trailers = { 'grpc-status': String(code), 'grpc-message': encodeStatusMessage(details) };
+    this.#finish();
   }
 
-  #read(): void {
-    if (this.#reading || this.#halfClosed) return;
-    this.#reading = true;
-    this.#call.startRead();
+  /** Ends the stream with the trailers, alone or after the responses. */
+  #finish(): void {
+    const stream = this.#stream;
+    if (stream.destroyed || stream.closed) return;
+    if (stream.headersSent) stream.end();
+    else stream.respond({ ...responseHeaders, ...this.#trailers }, { endStream: true });
+  }
+
+  #respond(): void {
+    this.#stream.once('wantTrailers', this.#onWantTrailers);
+    this.#stream.respond(responseHeaders, respondOptions);
+  }
+
+  readonly #onWantTrailers = (): void => {
+    if (!this.#stream.destroyed && !this.#stream.closed) this.#stream.sendTrailers(this.#trailers);
+  };
+
+  /** From here on nothing comes from this call but what the caller sends. The rest of the request is discarded. */
+  #end(): void {
+    this.#ended = true;
+    if (this.#timer !== undefined) clearTimeout(this.#timer);
+    if (this.#method.endless) this.#host.endless.delete(this);
+    if (this.#method.requestStream) this.#discard();
+  }
+
+  #discard(): void {
+    this.#discarding = true;
+    this.#messages.length = 0;
+    this.#stream.resume();
+  }
+
+  /** Tells a handler that still works on the call that nobody waits for it. */
+  #release(cause: Error): void {
+    this.#context?.cancel(cause);
+    this.#waiter?.reject(cause);
+    this.#waiter = undefined;
+    this.#drained?.();
+    // A generator that waits within next() sees this when that wait ends; its signal has told it already.
+    this.#responses?.return?.().catch(() => {});
   }
 
   #requests(): AsyncIterableIterator<unknown> {
-    let open = true;
+    const done = { done: true, value: undefined } as const;
     const iterator: AsyncIterableIterator<unknown> = {
       [Symbol.asyncIterator]: () => iterator,
-      next: () => {
-        if (!open) return Promise.resolve({ done: true, value: undefined });
-        if (this.#context?.cause !== undefined) return Promise.reject(this.#context.cause);
-        const message = this.#message;
+      next: async () => {
+        const cause = this.#context?.cause;
+        if (cause !== undefined) throw cause;
+        const message = this.#messages.shift();
         if (message !== undefined) {
-          this.#message = undefined;
-          this.#read();
-          return Promise.resolve({ done: false, value: message });
+          if (this.#messages.length === 0) this.#stream.resume();
+          return { done: false, value: this.#decode(message) };
         }
-        if (this.#halfClosed || this.#ended) return Promise.resolve({ done: true, value: undefined });
-        if (this.#waiter !== undefined) {
-          return Promise.reject(fail('internal', 'a request stream was read twice at once'));
-        }
+        if (this.#halfClosed || this.#discarding) return done;
+        if (this.#waiter !== undefined) throw fail('internal', 'a request stream was read twice at once');
         return new Promise((resolve, reject) => {
           this.#waiter = { resolve, reject };
         });
       },
-      return: () => {
-        open = false;
-        this.#message = undefined;
-        return Promise.resolve({ done: true, value: undefined });
+      return: async () => {
+        this.#discard();
+        return done;
       },
     };
     return iterator;
   }
 }
-
-function ignore(): void {}

@@ -1,5 +1,6 @@
 // What a handler knows about its call besides the request: namespace, lease, deadline, cancellation, metadata.
-import type { Metadata } from '@grpc/grpc-js';
+import type { IncomingHttpHeaders } from 'node:http2';
+import { Metadata } from '@grpc/grpc-js';
 import { fail } from '../model/errors.ts';
 import { type Namespace, parseNamespace } from '../model/ids.ts';
 import type { NamespaceRule } from './bind.ts';
@@ -20,44 +21,56 @@ export interface CallContext {
   readonly metadata: Metadata;
 }
 
-/** The first value of a header. node:http2 joins repeated headers with `, ` before anybody sees them. */
-function firstValue(metadata: Metadata, name: string): string | undefined {
-  const value = metadata.get(name)[0];
-  if (value === undefined) return undefined;
-  const text = value.toString();
-  const comma = text.indexOf(', ');
-  return comma < 0 ? text : text.slice(0, comma);
+/** The headers of a request, repeated ones kept apart. */
+export interface RequestHeaders {
+  readonly joined: IncomingHttpHeaders;
+  /** Names and values in turn, as they came. */
+  readonly raw: readonly string[];
+}
+
+/** The first value of a header, which is the one that counts; node:http2 joins repeated ones with `, `. */
+function firstValue({ joined, raw }: RequestHeaders, name: string): string | undefined {
+  const value = joined[name];
+  if (typeof value !== 'string' || !value.includes(', ')) return value as string | undefined;
+  for (let i = 0; i < raw.length; i += 2) if (raw[i] === name) return raw[i + 1];
+  return value;
 }
 
 /** Throws `failed-precondition` without a namespace, `invalid-argument` when it is not an identifier. */
-export function namespaceOf(metadata: Metadata): Namespace {
-  const name = firstValue(metadata, namespaceHeader) || firstValue(metadata, namespaceHeaderTtrpc);
+function namespaceOf(headers: RequestHeaders): Namespace {
+  const name = firstValue(headers, namespaceHeader) || firstValue(headers, namespaceHeaderTtrpc);
   if (name === undefined || name === '') throw fail('failed-precondition', 'namespace is required');
   return parseNamespace(name);
 }
 
 export class ServerCallContext implements CallContext {
   readonly namespace: Namespace;
-  readonly metadata: Metadata;
+  readonly #headers: RequestHeaders;
   /** Milliseconds since the epoch, or `Infinity`. */
   readonly #deadlineAtMs: number;
   #controller: AbortController | undefined;
+  #metadata: Metadata | undefined;
   #cause: Error | undefined;
 
-  constructor(metadata: Metadata, rule: NamespaceRule, deadlineAtMs: number) {
-    this.metadata = metadata;
-    this.namespace = rule === 'required' ? namespaceOf(metadata) : ('' as Namespace);
+  constructor(headers: RequestHeaders, rule: NamespaceRule, deadlineAtMs: number) {
+    this.#headers = headers;
+    this.namespace = rule === 'required' ? namespaceOf(headers) : ('' as Namespace);
     this.#deadlineAtMs = deadlineAtMs;
   }
 
   get lease(): string | undefined {
-    return firstValue(this.metadata, leaseHeader) || undefined;
+    return firstValue(this.#headers, leaseHeader) || undefined;
   }
 
   get deadlineMs(): number {
     return this.#deadlineAtMs === Number.POSITIVE_INFINITY
       ? this.#deadlineAtMs
       : Math.max(0, this.#deadlineAtMs - Date.now());
+  }
+
+  get metadata(): Metadata {
+    this.#metadata ??= metadataOf(this.#headers.raw);
+    return this.#metadata;
   }
 
   /** Made when first asked for: most calls are over before anybody wants to cancel them. */
@@ -74,14 +87,28 @@ export class ServerCallContext implements CallContext {
     return this.#cause;
   }
 
-  /** For the server: ends the call for its handler. Without a cause, the deadline or the client did it. */
-  cancel(cause?: Error): void {
+  /** For the server: ends the call for its handler. */
+  cancel(cause: Error): void {
     if (this.#cause !== undefined) return;
-    this.#cause =
-      cause ??
-      (Date.now() >= this.#deadlineAtMs
-        ? fail('deadline-exceeded', 'the deadline of the call passed')
-        : fail('canceled', 'the client canceled the call'));
-    this.#controller?.abort(this.#cause);
+    this.#cause = cause;
+    this.#controller?.abort(cause);
   }
+}
+
+const transportHeaders: ReadonlySet<string> = new Set([
+  'content-type',
+  'te',
+  'grpc-timeout',
+  'grpc-encoding',
+  'grpc-accept-encoding',
+]);
+
+function metadataOf(raw: readonly string[]): Metadata {
+  const metadata = new Metadata();
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const [name, value] = [raw[i]!, raw[i + 1]!];
+    if (name.startsWith(':') || transportHeaders.has(name)) continue;
+    metadata.add(name, name.endsWith('-bin') ? Buffer.from(value, 'base64') : value);
+  }
+  return metadata;
 }

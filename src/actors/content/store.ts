@@ -112,7 +112,7 @@ class LocalContentStore implements ContentStore {
   #makeWriter(request: OpenWriterRequest): { writer: IngestWriter; stored?: 'wanted' | 'stale' } {
     const { namespace, ref, lease, total, expected } = request;
     const record = this.#deps.reader.ingest(namespace, ref);
-    const hasBytes = record !== undefined && (this.blobs.stored(record.id)?.sizeBytes ?? 0) > 0;
+    const left = record === undefined ? undefined : this.blobs.stored(record.id);
     const identity = {
       namespace,
       ref,
@@ -120,17 +120,16 @@ class LocalContentStore implements ContentStore {
       id: record?.id ?? this.#nextId++,
       startedAtNs: record?.startedAtNs ?? this.#deps.clock.nowNs(),
       total: total > 0 ? total : (record?.total ?? 0),
-      hasLeftover: false,
+      hasLeftover: left !== undefined,
     };
     if (expected !== undefined) {
       const sizeBytes = this.#shareable(expected) ? this.blobs.sizeOf(expected) : undefined;
       if (sizeBytes !== undefined && (total === 0 || total === sizeBytes)) {
-        const leaving = { ...identity, hasLeftover: hasBytes };
-        return { writer: IngestWriter.shared(this.#host, leaving, expected, sizeBytes) };
+        return { writer: IngestWriter.shared(this.#host, identity, expected, sizeBytes) };
       }
     }
     const writer = IngestWriter.empty(this.#host, identity);
-    if (!hasBytes) return { writer };
+    if (record === undefined || left === undefined || left.sizeBytes === 0) return { writer };
     const changed = record.total > 0 && total > 0 && record.total !== total;
     return { writer, stored: changed ? 'stale' : 'wanted' };
   }

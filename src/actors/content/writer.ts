@@ -30,7 +30,7 @@ export interface WriterIdentity {
   readonly id: number;
   readonly startedAtNs: bigint;
   readonly total: number;
-  /** The blob store has bytes under `id` that this writer does not use: a blob satisfies the ingest instead. */
+  /** The blob store had a file under `id` when the writer was opened. */
   readonly hasLeftover: boolean;
 }
 
@@ -179,7 +179,8 @@ export class IngestWriter implements Writer {
         const committed = await this.#store(request);
         // From here on the ingest has no bytes of its own: whatever happens, this writer is through.
         this.#ended = 'committed';
-        if (this.identity.hasLeftover) this.#host.io.cast('drop', { id: this.identity.id });
+        const isMoved = this.#body.kind === 'stored';
+        if (this.identity.hasLeftover && !isMoved) this.#host.io.cast('drop', { id: this.identity.id });
         await this.#link(committed, request.labels);
         return committed;
       } finally {

@@ -1,10 +1,14 @@
 // The faces of the daemon: the gRPC server with all services, and the ttrpc server that shims send events to.
+import { join } from 'node:path';
+import type { ContentStore } from '../actors/content/protocol.ts';
 import type { EventExchange } from '../actors/events/protocol.ts';
 import type { GcProtocol } from '../actors/gc/protocol.ts';
 import type { MetadataProtocol, MetadataReader } from '../actors/metadata/protocol.ts';
 import { type SnapshotProtocol, snapshotPath } from '../actors/snapshot/protocol.ts';
+import type { Tasks } from '../actors/task/protocol.ts';
 import type { BoundService } from '../api/grpc/bind.ts';
 import { containersService } from '../api/grpc/containers.ts';
+import { contentService } from '../api/grpc/content.ts';
 import type { Collect } from '../api/grpc/deps.ts';
 import { eventsService } from '../api/grpc/events.ts';
 import { healthService } from '../api/grpc/health.ts';
@@ -15,8 +19,10 @@ import { namespacesService } from '../api/grpc/namespaces.ts';
 import { sandboxStoreService } from '../api/grpc/sandboxes.ts';
 import { createGrpcServer } from '../api/grpc/server.ts';
 import { snapshotsService } from '../api/grpc/snapshots.ts';
+import { tasksService } from '../api/grpc/tasks.ts';
 import { versionService } from '../api/grpc/version.ts';
 import type { Clock } from '../api/model/time.ts';
+import { createCheckpointStore } from '../io/runtime/checkpoint.ts';
 import type { ActorSystem } from '../supervisor/system.ts';
 import type { ActorRef } from '../supervisor/types.ts';
 import { persistedUuid, pidNamespace } from './identity.ts';
@@ -32,6 +38,8 @@ export interface ServerDeps extends TreeDeps {
   gc: ActorRef<GcProtocol>;
   backends: OpenedSnapshotters;
   clock: Clock;
+  content: ContentStore;
+  tasks: Tasks;
 }
 
 export interface Servers {
@@ -40,6 +48,7 @@ export interface Servers {
 
 export async function startServers(deps: ServerDeps): Promise<Servers> {
   const { config, version, log, directories, system, exchange, metadata, reader, gc, backends, clock } = deps;
+  const { content, tasks } = deps;
   const collect: Collect = async (signal) => {
     await gc.call('collect', {}, { signal, deadlineMs: Number.POSITIVE_INFINITY });
   };
@@ -61,6 +70,13 @@ export async function startServers(deps: ServerDeps): Promise<Servers> {
     imagesService({ ...withRecords, collect }),
     leasesService({ ...withRecords, collect }),
     sandboxStoreService(withRecords),
+    contentService({ ...withRecords, content }),
+    tasksService({
+      tasks,
+      container: (namespace, id) => reader.container(namespace, id),
+      checkpoints: createCheckpointStore({ content, directory: join(directories.root, 'checkpoints') }),
+      nowNs: () => clock.nowNs(),
+    }),
     snapshotsService({ ...withRecords, snapshotters }),
     eventsService({ exchange, clock }),
   ];

@@ -1,5 +1,7 @@
 // The supervisor tree: what runs in the daemon, in the order in which it starts. It ends the other way round.
 
+import { type ContentIoProtocol, contentPath } from '../actors/content/protocol.ts';
+import { startContentStore } from '../actors/content/store.ts';
 import { eventsActor } from '../actors/events/actor.ts';
 import { createEventExchange } from '../actors/events/exchange.ts';
 import { eventsPath } from '../actors/events/protocol.ts';
@@ -13,7 +15,9 @@ import { type SnapshotProtocol, snapshotPath } from '../actors/snapshot/protocol
 import type { Log } from '../api/model/ports/log.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
 import { systemClock } from '../api/model/time.ts';
+import { Container } from '../api/proto/gen/services/containers/v1/containers.ts';
 import type { Version } from '../daemon.ts';
+import { createBlobStore } from '../io/blobs/store.ts';
 import type { DaemonConfig } from '../io/config/config.ts';
 import { openReader } from '../io/lmdb/store.ts';
 import { pooledTreeJobs } from '../io/snapshotters/jobs.ts';
@@ -25,6 +29,7 @@ import type { ExitReason } from '../supervisor/types.ts';
 import type { Directories } from './directories.ts';
 import { startServers } from './servers.ts';
 import { openSnapshotters } from './snapshotters.ts';
+import { startTtrpc, taskDirectory } from './tasks.ts';
 
 export interface TreeDeps {
   config: DaemonConfig;
@@ -53,6 +58,7 @@ export async function startTree(deps: TreeDeps): Promise<Tree> {
   });
   const onEvent = (event: { kind: string; path: string }) =>
     log.warn(`supervisor: ${event.kind}`, { ...event });
+  const clock = systemClock();
   const exchange = createEventExchange();
   const metadata = system.ref<MetadataProtocol>(metadataPath);
   const gc = system.ref<GcProtocol>(gcPath);
@@ -84,6 +90,16 @@ export async function startTree(deps: TreeDeps): Promise<Tree> {
         },
         15_000,
       ),
+      threadChild(
+        system,
+        {
+          name: 'content',
+          module: moduleUrl(import.meta.url, '../threads/content'),
+          data: { directory: directories.content },
+          routes: [contentPath],
+        },
+        15_000,
+      ),
       pool.spec,
     ],
   });
@@ -102,14 +118,25 @@ export async function startTree(deps: TreeDeps): Promise<Tree> {
     );
   }
 
-  const clock = systemClock();
+  const content = await startContentStore({
+    io: system.ref<ContentIoProtocol>(contentPath),
+    metadata,
+    reader,
+    blobs: createBlobStore({ directory: directories.content }),
+    clock,
+    sharingPolicy: 'shared',
+    logError: (message, error) => log.error(message, { error }),
+  });
+
   const gcArgs = {
     metadata,
     log,
     schedule: gcScheduleDefault,
     mark: (signal: AbortSignal) =>
       pool.run('markGarbage', { storePath: directories.metadata, nowNs: clock.nowNs() }, { signal }),
-    cleanContent: async () => {},
+    cleanContent: async (signal: AbortSignal) => {
+      await content.cleanup(signal);
+    },
     cleanSnapshots: async (snapshotter: string, ids: readonly number[], signal: AbortSignal) => {
       const actor = system.ref<SnapshotProtocol>(snapshotPath(snapshotter));
       actor.cast('reap', { ids });
@@ -118,11 +145,32 @@ export async function startTree(deps: TreeDeps): Promise<Tree> {
   };
   await root.startChild(actorChild(system, 'gc', gcActor, gcArgs, { restart: 'permanent', path: gcPath }));
 
-  const servers = await startServers({ ...deps, system, exchange, metadata, reader, gc, backends, clock });
+  // Shims report as soon as they can; clients come in when it is known what still runs.
+  const tasks = taskDirectory(deps, { system, exchange, clock });
+  await root.startChild(tasks.child());
+  const ttrpc = await startTtrpc(deps, exchange);
+  await tasks.recover(({ namespace, id }) => {
+    const record = reader.container(namespace, id);
+    return record === undefined ? undefined : Container.decode(record).runtime?.name;
+  });
+
+  const withRecords = { metadata, reader };
+  const grpc = await startServers({
+    ...deps,
+    ...withRecords,
+    system,
+    exchange,
+    gc,
+    backends,
+    clock,
+    content,
+    tasks,
+  });
   return {
     exited: root.exited,
     async stop(drainMs) {
-      await servers.close(drainMs);
+      await grpc.close(drainMs);
+      await ttrpc.close();
       exchange.close();
       await root.stop({ kind: 'shutdown' });
       await store.close();

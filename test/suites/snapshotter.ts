@@ -90,7 +90,8 @@ export function snapshotterSuite(name: string, make: MakeBackend, traits: Snapsh
     await assert.rejects(bench.prepare(''), coded('invalid-argument'));
     await assert.rejects(bench.prepare('new', '', { key: 'v'.repeat(4097) }), coded('invalid-argument'));
 
-    await assert.rejects(bench.commit('base', 'missing'), coded('not-found', /"missing"/));
+    await assert.rejects(bench.commit('new', 'missing'), coded('not-found', /"missing"/));
+    await assert.rejects(bench.commit('base', 'missing'), coded('already-exists', /"base"/));
     await assert.rejects(bench.commit('base', 'look'), coded('already-exists', /"base"/));
     await assert.rejects(bench.commit('new', 'look'), coded('failed-precondition'));
     await assert.rejects(bench.commit('new', 'base'), coded('failed-precondition'));

@@ -141,10 +141,11 @@ export const snapshotOps = {
     const { namespace, lease, snapshotter, key, name, usage } = request;
     checkName(name, 'snapshot name');
     checkLabels(request.labels);
-    const active = mustFind(txn, request);
+    // The name comes first: who commits again because the first answer was lost learns that it is done.
     if (findSnapshot(txn, namespace, snapshotter, name) !== undefined) {
       throw fail('already-exists', `snapshot "${name}"`);
     }
+    const active = mustFind(txn, request);
     if (active.kind !== Kind.ACTIVE) {
       throw fail('failed-precondition', `snapshot "${key}" is ${kindName(active.kind)}, not active`);
     }

@@ -60,10 +60,10 @@ export function lookBeforeCommit(
 ): SnapshotRecord {
   checkName(name, 'snapshot name');
   checkLabels(labels);
-  const record = mustFind(reader, backend.name, { namespace, key });
   if (reader.snapshot(namespace, backend.name, name) !== undefined) {
     throw fail('already-exists', `snapshot "${name}"`);
   }
+  const record = mustFind(reader, backend.name, { namespace, key });
   if (record.kind !== Kind.ACTIVE) {
     throw fail('failed-precondition', `snapshot "${key}" is ${kindName(record.kind)}, not active`);
   }

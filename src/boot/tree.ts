@@ -7,6 +7,7 @@ import { createEventExchange } from '../actors/events/exchange.ts';
 import { eventsPath } from '../actors/events/protocol.ts';
 import { gcActor, gcScheduleDefault } from '../actors/gc/actor.ts';
 import { type GcProtocol, gcPath } from '../actors/gc/protocol.ts';
+import { mark, nodeTables } from '../actors/metadata/gc/mark.ts';
 import { type MetadataProtocol, metadataPath } from '../actors/metadata/protocol.ts';
 import { metadataReader } from '../actors/metadata/reader.ts';
 import { tables } from '../actors/metadata/schema.ts';
@@ -49,6 +50,9 @@ export type Jobs = typeof import('../threads/jobs.ts');
 
 /** How often something may fail before the daemon gives up and leaves the rest to whoever started it. */
 const intensity = { restartsMax: 10, withinMs: 60_000 };
+
+/** Entries that marking on the main thread handles in a few milliseconds. */
+const markInPlaceMax = 400;
 
 export async function startTree(deps: TreeDeps): Promise<Tree> {
   const { config, log, sys, directories } = deps;
@@ -132,8 +136,13 @@ export async function startTree(deps: TreeDeps): Promise<Tree> {
     metadata,
     log,
     schedule: gcScheduleDefault,
-    mark: (signal: AbortSignal) =>
-      pool.run('markGarbage', { storePath: directories.metadata, nowNs: clock.nowNs() }, { signal }),
+    mark: async (signal: AbortSignal) => {
+      const nowNs = clock.nowNs();
+      const entries = [...nodeTables, 'lease_resources' as const].reduce((sum, t) => sum + store.count(t), 0);
+      // Waking a pool thread takes longer than marking this many.
+      if (entries <= markInPlaceMax) return store.read((txn) => mark(txn, nowNs));
+      return pool.run('markGarbage', { storePath: directories.metadata, nowNs }, { signal });
+    },
     cleanContent: async (signal: AbortSignal) => {
       await content.cleanup(signal);
     },

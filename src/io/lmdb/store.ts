@@ -29,7 +29,6 @@ type Db = Database<Buffer, Buffer>;
 
 function openTables<Table extends string>(
   options: LmdbOptions<Table>,
-  readOnly: boolean,
 ): { env: RootDatabase<Buffer, Buffer>; dbs: Map<Table, Db> } {
   mkdirSync(options.path, { recursive: true, mode: 0o700 });
   const env = open<Buffer, Buffer>({
@@ -41,13 +40,17 @@ function openTables<Table extends string>(
     overlappingSync: false,
     maxDbs: options.tables.length + 4,
     mapSize: options.mapSizeBytes ?? mapSizeBytesDefault,
-    readOnly,
   });
   const dbs = new Map<Table, Db>();
   for (const table of options.tables) {
     dbs.set(table, env.openDB<Buffer, Buffer>({ name: table, keyEncoding: 'binary', encoding: 'binary' }));
   }
   return { env, dbs };
+}
+
+function countOf<Table extends string>(dbs: Map<Table, Db>, table: Table): number {
+  const { entryCount } = (dbs.get(table)?.getStats() ?? { entryCount: 0 }) as { entryCount: number };
+  return entryCount;
 }
 
 class View<Table extends string> implements StoreTxn<Table> {
@@ -89,7 +92,7 @@ function asBuffer(bytes: Uint8Array): Buffer {
 
 /** Opens the environment for reading, on any thread of the process that also writes it. */
 export function openReader<Table extends string>(options: LmdbOptions<Table>): StoreReader<Table> {
-  const { env, dbs } = openTables(options, false);
+  const { env, dbs } = openTables(options);
   const view: ReadTxn<Table> = new View(dbs);
   return {
     read(work) {
@@ -97,18 +100,26 @@ export function openReader<Table extends string>(options: LmdbOptions<Table>): S
       env.resetReadTxn();
       return work(view);
     },
+    count(table) {
+      env.resetReadTxn();
+      return countOf(dbs, table);
+    },
     close: () => env.close(),
   };
 }
 
 /** Opens the environment for its one writer. */
 export function openStore<Table extends string>(options: LmdbOptions<Table>): Store<Table> {
-  const { env, dbs } = openTables(options, false);
+  const { env, dbs } = openTables(options);
   const view = new View(dbs);
   return {
     read(work) {
       env.resetReadTxn();
       return work(view);
+    },
+    count(table) {
+      env.resetReadTxn();
+      return countOf(dbs, table);
     },
     write(work) {
       try {

@@ -27,6 +27,8 @@ export interface StoreTxn<Table extends string = string> extends ReadTxn<Table> 
 export interface StoreReader<Table extends string = string> {
   /** Runs `work` over the newest committed state. Synchronous: a view must not outlive its turn. */
   read<T>(work: (txn: ReadTxn<Table>) => T): T;
+  /** How many entries a table has; costs the same for any size. */
+  count(table: Table): number;
   close(): Promise<void>;
 }
 

@@ -1,0 +1,57 @@
+// Applying layers to mounts and computing layers from mounts, as the rest of the daemon sees it.
+import type { Mount } from '../../proto/gen/types/mount.ts';
+import type { Digest } from '../ids.ts';
+
+export interface ApplyLayerData {
+  /** The blob's file, or its bytes when they came inside the descriptor. */
+  readonly source: { readonly path: string } | { readonly bytes: Uint8Array };
+  /** Of the blob as it is stored, compression and all. */
+  readonly blobDigest: Digest;
+  readonly mediaType: string;
+  readonly mounts: readonly Mount[];
+  /** Where temporary mount points are made. */
+  readonly tempDirectory: string;
+  /** Flush the file system afterwards; for overlays and binds only. */
+  readonly syncFs: boolean;
+}
+
+export interface ApplyLayerResult {
+  /** sha256 and length of the whole uncompressed stream, what follows the tar's end included. */
+  digest: Digest;
+  sizeBytes: number;
+  entries: number;
+  /** Things left out without failing: devices in a user namespace, xattrs that the file system refuses. */
+  warnings: string[];
+}
+
+export interface DiffLayerData {
+  readonly lower: readonly Mount[];
+  readonly upper: readonly Mount[];
+  /** An OCI tar layer type: plain, `+gzip` or `+zstd`; empty for gzip. */
+  readonly mediaType: string;
+  /** The file to write; must not exist. Durable when the job ends. */
+  readonly outputPath: string;
+  readonly tempDirectory: string;
+  /** Later modification times are cut to this (SOURCE_DATE_EPOCH), seconds since the epoch. */
+  readonly sourceDateEpochSeconds?: number | undefined;
+}
+
+export interface DiffLayerResult {
+  mediaType: string;
+  /** Of the file as written. */
+  digest: Digest;
+  sizeBytes: number;
+  /** sha256 of the uncompressed tar: the layer's diff ID. */
+  diffId: Digest;
+}
+
+/** Both run away from the main thread and settle only when nothing of them runs any more. */
+export interface Differ {
+  /**
+   * Unpacks a layer. Errors: `unknown` for a media type that is no layer, `invalid-argument` for corrupt, truncated
+   * or malicious archives, `resource-exhausted` for a full disk; the message names the entry.
+   */
+  apply(data: Omit<ApplyLayerData, 'tempDirectory'>, signal?: AbortSignal): Promise<ApplyLayerResult>;
+  /** Writes what differs as a layer. Errors: `unimplemented` for another media type. */
+  diff(data: Omit<DiffLayerData, 'tempDirectory'>, signal?: AbortSignal): Promise<DiffLayerResult>;
+}

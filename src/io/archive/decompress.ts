@@ -1,0 +1,124 @@
+// The uncompressed bytes of a layer, whatever its compression, handed to a consumer chunk by chunk.
+import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
+import { Readable, type Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import zlib from 'node:zlib';
+import { codeOf, fail, messageOf } from '../../api/model/errors.ts';
+
+export type Compression = 'none' | 'gzip' | 'zstd';
+
+/** Where the bytes are: a file, or memory (an inline descriptor). */
+export type ByteSource = { readonly path: string } | { readonly bytes: Uint8Array };
+
+export interface StopCheck {
+  readonly signal: AbortSignal;
+  throwIfAborted(): void;
+}
+
+const sniffBytes = 10;
+const readBytes = 256 * 1024;
+const inflateBytes = 256 * 1024;
+/** What one frame may ask of the decoder: 128 MiB of window, as `zstd --long=27`. */
+const zstdWindowLogMax = 27;
+
+/** Looks at the first 10 bytes: gzip (RFC 1952), zstd and its skippable frames (RFC 8878), else none. */
+export function sniffCompression(head: Uint8Array): Compression {
+  const [a, b, c, d] = head;
+  if (a === 0x1f && b === 0x8b && c === 0x08) return 'gzip';
+  if (a === 0x28 && b === 0xb5 && c === 0x2f && d === 0xfd) return 'zstd';
+  if (((a ?? 0) & 0xf0) === 0x50 && b === 0x2a && c === 0x4d && d === 0x18) return 'zstd';
+  return 'none';
+}
+
+/** The compression that the first bytes of `source` show. */
+export function compressionOf(source: ByteSource): Compression {
+  if ('bytes' in source) return sniffCompression(source.bytes);
+  const head = Buffer.alloc(sniffBytes);
+  const fd = openSync(source.path, 'r');
+  try {
+    return sniffCompression(head.subarray(0, readSync(fd, head, 0, sniffBytes, 0)));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Calls `consume` with every chunk; a chunk may be overwritten after the call. Inflating runs ahead on another
+ * thread. Throws `invalid-argument` for corrupt or truncated compressed data, and whatever `consume` throws.
+ */
+export async function eachChunk(
+  source: ByteSource,
+  compression: Compression,
+  stop: StopCheck,
+  consume: (chunk: Buffer) => void,
+): Promise<void> {
+  if (compression === 'none') {
+    eachPlainChunk(source, stop, consume);
+    return;
+  }
+  const inflate = decoder(compression);
+  let corrupt: unknown;
+  inflate.once('error', (error) => {
+    corrupt = error;
+  });
+  const input =
+    'bytes' in source
+      ? Readable.from([Buffer.from(source.bytes)])
+      : createReadStream(source.path, { highWaterMark: readBytes });
+  try {
+    await pipeline(
+      input,
+      inflate,
+      async (chunks: AsyncIterable<Buffer>) => {
+        for await (const chunk of chunks) {
+          stop.throwIfAborted();
+          consume(chunk);
+        }
+      },
+      { signal: stop.signal },
+    );
+  } catch (error) {
+    // Ending the pipeline for another reason destroys the decoder too, but with that reason.
+    if (error === corrupt && isCodecError(error)) {
+      throw fail(
+        'invalid-argument',
+        `${compression} data is corrupt or truncated: ${messageOf(error)}`,
+        error,
+      );
+    }
+    if (codeOf(error) === 'canceled') stop.throwIfAborted();
+    throw error;
+  }
+}
+
+function decoder(compression: 'gzip' | 'zstd'): Transform {
+  if (compression === 'gzip') return zlib.createGunzip({ chunkSize: inflateBytes });
+  return zlib.createZstdDecompress({
+    chunkSize: inflateBytes,
+    params: { [zlib.constants.ZSTD_d_windowLogMax]: zstdWindowLogMax },
+  });
+}
+
+/** zlib and zstd errors have codes such as Z_DATA_ERROR and ZSTD_error_corruption_detected. */
+function isCodecError(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === 'string' && (code.startsWith('Z_') || code.startsWith('ZSTD_'));
+}
+
+function eachPlainChunk(source: ByteSource, stop: StopCheck, consume: (chunk: Buffer) => void): void {
+  if ('bytes' in source) {
+    const { bytes } = source;
+    consume(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    return;
+  }
+  const buffer = Buffer.allocUnsafe(readBytes);
+  const fd = openSync(source.path, 'r');
+  try {
+    for (let length = readSync(fd, buffer); length > 0; length = readSync(fd, buffer)) {
+      stop.throwIfAborted();
+      consume(length === buffer.length ? buffer : buffer.subarray(0, length));
+    }
+  } finally {
+    closeSync(fd);
+  }
+}

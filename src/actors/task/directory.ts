@@ -69,7 +69,17 @@ export class TaskDirectory implements Tasks {
 
   find(key: ShimKey): ActorRef<TaskProtocol> | undefined {
     const path = taskPath(key.namespace, key.id);
-    return this.#system.alive(path) ? this.#system.ref<TaskProtocol>(path) : undefined;
+    if (!this.#system.alive(path)) return undefined;
+    const task = this.#system.ref<TaskProtocol>(path);
+    return {
+      ...task,
+      // A task that ended while it was asked is a task that is not there.
+      call: (op, request, options) =>
+        task.call(op, request, options).catch((error) => {
+          if (codeOf(error) !== 'unavailable' || this.#system.alive(path)) throw error;
+          throw fail('not-found', `task "${key.id}"`, error);
+        }),
+    };
   }
 
   ids(namespace: string): string[] {
@@ -136,6 +146,8 @@ export class TaskDirectory implements Tasks {
         { restart: 'transient', path: task },
       ),
     ];
+    const ended = () => !this.#system.alive(shim) && !this.#system.alive(task);
+    let up = false;
     await parent.startChild({
       id,
       restart: 'temporary',
@@ -149,10 +161,13 @@ export class TaskDirectory implements Tasks {
           onEvent: (event) => {
             if (event.kind === 'restarted') log.warn('task is restarted', { ...event });
             if (event.kind !== 'ended') return;
-            if (!this.#system.alive(shim) && !this.#system.alive(task)) void parent.stopChild(id);
+            if (up && ended()) void parent.stopChild(id);
           },
         }),
     });
+    // Nobody may stop what is still starting: a shim that is gone at once ends before its task has begun.
+    up = true;
+    if (ended()) await parent.stopChild(id);
   }
 
   /**

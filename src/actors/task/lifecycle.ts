@@ -10,6 +10,16 @@ import { ShimTask, type TaskTimeouts } from './rpc.ts';
 const { methods } = wire.TaskDefinition;
 const forever = { deadlineMs: Number.POSITIVE_INFINITY };
 
+async function launch(shim: ActorRef<ShimProtocol>, request: TaskCreate, signal: AbortSignal) {
+  try {
+    return await shim.call('launch', request.launch, { ...forever, signal });
+  } catch (error) {
+    // An aborted call comes back at once; the shim's actor ends when everything is undone.
+    if (signal.aborted) await shim.call('dispose', undefined, forever).catch(() => undefined);
+    throw error;
+  }
+}
+
 /** Starts the shim, then the task in it. After a failure neither is left. */
 export async function createTask(
   shim: ActorRef<ShimProtocol>,
@@ -18,7 +28,7 @@ export async function createTask(
   timeouts: TaskTimeouts,
   signal: AbortSignal,
 ): Promise<{ pid: number }> {
-  const { bundlePath } = await shim.call('launch', request.launch, { ...forever, signal });
+  const { bundlePath } = await launch(shim, request, signal);
   const task = new ShimTask(key.id, shim, timeouts, signal);
   try {
     const { terminal, stdin, stdout, stderr, checkpoint, rootfs } = request;

@@ -1,0 +1,113 @@
+// What every question shares: two daemons side by side, alternating rounds, medians, ratios and one JSON line a figure.
+import { appendFileSync, mkdirSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import type { Daemon, Kind } from '../test/fixtures/daemon.ts';
+
+export const kinds: readonly Kind[] = ['troupe', 'containerd'];
+
+export type Medium = 'disk' | 'tmpfs';
+export const mediums: readonly Medium[] = ['disk', 'tmpfs'];
+
+/** Directory for the daemons' roots on that medium. */
+export function parentOf(medium: Medium): string {
+  return medium === 'tmpfs' ? '/dev/shm' : tmpdir();
+}
+
+export interface Figure {
+  question: string;
+  figure: string;
+  medium: Medium;
+  unit: string;
+  better: 'higher' | 'lower';
+  /** Medians over the rounds. */
+  troupe: number;
+  containerd: number;
+  /** How many times better Troupe is: above 1 it wins, whichever direction is better. */
+  ratio: number;
+  rounds: { troupe: number[]; containerd: number[] };
+  processors: number;
+  date: string;
+}
+
+export interface Options {
+  quick: boolean;
+}
+
+export interface Question {
+  name: string;
+  /** One sentence for RESULTS.md: what is measured, and how. */
+  asks: string;
+  run(bench: Bench): Promise<void>;
+}
+
+export class Bench {
+  readonly quick: boolean;
+  readonly figures: Figure[] = [];
+  readonly #question: string;
+  readonly #outPath: string;
+
+  constructor(question: string, options: Options) {
+    this.quick = options.quick;
+    this.#question = question;
+    const directory = fileURLToPath(new URL('./out/', import.meta.url));
+    mkdirSync(directory, { recursive: true });
+    this.#outPath = `${directory}${question}.jsonl`;
+  }
+
+  /**
+   * Measures rounds in the order A, B, A, B, ... and records one figure for each name that `round` returns. The first
+   * side changes from round to round, so that neither always meets the warmer machine.
+   */
+  async alternate(
+    at: { medium: Medium; unit: string; better: 'higher' | 'lower'; roundCount: number },
+    round: (kind: Kind, index: number) => Promise<Record<string, number>>,
+  ): Promise<void> {
+    const samples = new Map<string, Record<Kind, number[]>>();
+    for (let index = 0; index < at.roundCount; index++) {
+      for (const kind of index % 2 === 0 ? kinds : kinds.toReversed()) {
+        for (const [figure, value] of Object.entries(await round(kind, index))) {
+          const both = samples.get(figure) ?? { troupe: [], containerd: [] };
+          both[kind].push(value);
+          samples.set(figure, both);
+        }
+      }
+    }
+    for (const [figure, rounds] of samples) {
+      const troupe = median(rounds.troupe);
+      const containerd = median(rounds.containerd);
+      this.#record({
+        question: this.#question,
+        figure,
+        medium: at.medium,
+        unit: at.unit,
+        better: at.better,
+        troupe,
+        containerd,
+        ratio: at.better === 'higher' ? troupe / containerd : containerd / troupe,
+        rounds,
+        processors: cpus().length,
+        date: new Date().toISOString(),
+      });
+    }
+  }
+
+  #record(figure: Figure): void {
+    this.figures.push(figure);
+    const line = JSON.stringify(figure, (_, value: unknown) =>
+      typeof value === 'number' ? Number(value.toPrecision(5)) : value,
+    );
+    process.stdout.write(`${line}\n`);
+    appendFileSync(this.#outPath, `${line}\n`);
+  }
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+export function daemonOf(daemons: readonly Daemon[], kind: Kind): Daemon {
+  return daemons.find((daemon) => daemon.kind === kind)!;
+}

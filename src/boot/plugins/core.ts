@@ -1,0 +1,141 @@
+// Events, content bytes and metadata: what everything else is built on.
+import { type ContentIoProtocol, type ContentStore, contentPath } from '../../actors/content/protocol.ts';
+import { type SharingPolicy, startContentStore } from '../../actors/content/store.ts';
+import { eventsActor } from '../../actors/events/actor.ts';
+import { createEventExchange } from '../../actors/events/exchange.ts';
+import { eventsPath } from '../../actors/events/protocol.ts';
+import { type MetadataProtocol, type MetadataReader, metadataPath } from '../../actors/metadata/protocol.ts';
+import { metadataReader } from '../../actors/metadata/reader.ts';
+import { type MetadataStoreReader, tables } from '../../actors/metadata/schema.ts';
+import { snapshotActor } from '../../actors/snapshot/actor.ts';
+import { snapshotPath } from '../../actors/snapshot/protocol.ts';
+import type { LoadedSnapshotter } from '../../api/grpc/snapshots.ts';
+import { fail } from '../../api/model/errors.ts';
+import type { BlobStore } from '../../api/model/ports/blobs.ts';
+import type { Snapshotter } from '../../api/model/ports/snapshotter.ts';
+import { createBlobStore } from '../../io/blobs/store.ts';
+import { openReader } from '../../io/lmdb/store.ts';
+import { actorChild } from '../../supervisor/supervisor.ts';
+import { moduleUrl, threadChild } from '../../supervisor/thread.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
+
+const threadShutdownMs = 15_000;
+
+export function eventPlugin({ root, system }: Daemon): Registration {
+  return {
+    type: pluginType.event,
+    id: 'exchange',
+    required: true,
+    async init() {
+      const exchange = createEventExchange();
+      await root.startChild(
+        actorChild(system, 'events', eventsActor, { exchange }, { restart: 'permanent', path: eventsPath }),
+      );
+      return Object.assign(exchange, { [Symbol.asyncDispose]: async () => exchange.close() });
+    },
+  };
+}
+
+/** The bytes alone; who may see which blob is metadata. */
+export interface ContentBytes {
+  readonly io: ActorRef<ContentIoProtocol>;
+  readonly blobs: BlobStore;
+}
+
+export function contentPlugin({ root, system, directories }: Daemon): Registration {
+  return {
+    type: pluginType.content,
+    id: 'content',
+    required: true,
+    exports: { root: directories.content },
+    async init(): Promise<ContentBytes> {
+      const thread = {
+        name: 'content',
+        module: moduleUrl(import.meta.url, '../../threads/content'),
+        data: { directory: directories.content },
+        routes: [contentPath],
+      };
+      await root.startChild(threadChild(system, thread, threadShutdownMs));
+      return {
+        io: system.ref<ContentIoProtocol>(contentPath),
+        blobs: createBlobStore({ directory: directories.content }),
+      };
+    },
+  };
+}
+
+export interface Metadata {
+  readonly metadata: ActorRef<MetadataProtocol>;
+  readonly reader: MetadataReader;
+  readonly store: MetadataStoreReader;
+  readonly content: ContentStore;
+  readonly snapshotters: ReadonlyMap<string, LoadedSnapshotter>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+function sharingPolicy(daemon: Daemon): SharingPolicy {
+  const policy = settingsOf(daemon.config, pluginType.metadata, 'bolt')['content_sharing_policy'] ?? 'shared';
+  if (policy !== 'shared' && policy !== 'isolated') {
+    throw fail(
+      'invalid-argument',
+      `config: content_sharing_policy must be "shared" or "isolated", not "${policy}"`,
+    );
+  }
+  return policy;
+}
+
+/** Clients and configurations know the metadata store by the name of containerd's database. */
+export function metadataPlugin(daemon: Daemon): Registration {
+  const { config, root, system, directories, log, clock } = daemon;
+  return {
+    type: pluginType.metadata,
+    id: 'bolt',
+    requires: [pluginType.event, pluginType.content, pluginType.snapshotter],
+    required: true,
+    async init(context): Promise<Metadata> {
+      const policy = sharingPolicy(daemon);
+      context.export('policy', policy);
+      context.export('path', directories.metadata);
+      const thread = {
+        name: 'metadata',
+        module: moduleUrl(import.meta.url, '../../threads/metadata'),
+        data: { storePath: directories.metadata, logLevel: config.logLevel },
+        routes: [metadataPath],
+      };
+      await root.startChild(threadChild(system, thread, threadShutdownMs));
+      const metadata = system.ref<MetadataProtocol>(metadataPath);
+      const store = openReader({ path: directories.metadata, tables });
+      const reader = metadataReader(store);
+      const content = await startContentStore({
+        ...context.get<ContentBytes>(pluginType.content),
+        metadata,
+        reader,
+        clock,
+        sharingPolicy: policy,
+        logError: (message, error) => log.error(message, { error }),
+      });
+      const snapshotters = new Map<string, LoadedSnapshotter>();
+      for (const [name, backend] of context.all<Snapshotter>(pluginType.snapshotter)) {
+        const syncRemove = settingsOf(config, pluginType.snapshotter, name)['sync_remove'] === true;
+        const args = { backend, metadata, reader, log, syncRemove };
+        await root.startChild(
+          actorChild(system, `snapshot-${name}`, snapshotActor, args, {
+            restart: 'permanent',
+            path: snapshotPath(name),
+          }),
+        );
+        const actor = system.ref<never>(snapshotPath(name)) as LoadedSnapshotter['actor'];
+        snapshotters.set(name, { actor, ownLabels: (id) => backend.ownLabels(id) });
+      }
+      return {
+        metadata,
+        reader,
+        store,
+        content,
+        snapshotters,
+        [Symbol.asyncDispose]: () => store.close(),
+      };
+    },
+  };
+}

@@ -1,0 +1,80 @@
+// The garbage collector and its schedule.
+import { type GcSchedule, gcActor, gcScheduleDefault } from '../../actors/gc/actor.ts';
+import { type GcProtocol, gcPath } from '../../actors/gc/protocol.ts';
+import { mark, nodeTables } from '../../actors/metadata/gc/mark.ts';
+import { type SnapshotProtocol, snapshotPath } from '../../actors/snapshot/protocol.ts';
+import { parseDurationNs } from '../../api/model/duration.ts';
+import { fail } from '../../api/model/errors.ts';
+import { actorChild } from '../../supervisor/supervisor.ts';
+import type { Metadata } from './core.ts';
+import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
+
+/** Entries that marking on the main thread handles in a few milliseconds. */
+const markInPlaceMax = 400;
+const cleanupDeadlineMs = 600_000;
+
+function scheduleOf(settings: Readonly<Record<string, unknown>>): GcSchedule {
+  const number = (key: string, otherwise: number) => {
+    const value = settings[key] ?? otherwise;
+    if (typeof value === 'number' && Number.isFinite(value) && value >= 0) return value;
+    throw fail(
+      'invalid-argument',
+      `config: ${key} of the scheduler must be a number of 0 or more, not ${value}`,
+    );
+  };
+  const durationMs = (key: string, otherwise: number) => {
+    const value = settings[key];
+    if (value === undefined) return otherwise;
+    const ns = typeof value === 'string' ? parseDurationNs(value) : undefined;
+    if (ns !== undefined && ns >= 0n) return Number(ns) / 1e6;
+    throw fail(
+      'invalid-argument',
+      `config: ${key} of the scheduler must be a duration like "100ms", not ${value}`,
+    );
+  };
+  const preset = gcScheduleDefault;
+  return {
+    pauseThreshold: number('pause_threshold', preset.pauseThreshold),
+    deletionThreshold: number('deletion_threshold', preset.deletionThreshold),
+    mutationThreshold: number('mutation_threshold', preset.mutationThreshold),
+    scheduleDelayMs: durationMs('schedule_delay', preset.scheduleDelayMs),
+    startupDelayMs: durationMs('startup_delay', preset.startupDelayMs),
+  };
+}
+
+export function gcPlugin({ config, root, system, pool, directories, log, clock }: Daemon): Registration {
+  return {
+    type: pluginType.gc,
+    id: 'scheduler',
+    requires: [pluginType.metadata],
+    required: true,
+    async init(context) {
+      const { metadata, store, content } = context.get<Metadata>(pluginType.metadata);
+      const args = {
+        metadata,
+        log,
+        schedule: scheduleOf(settingsOf(config, pluginType.gc, 'scheduler')),
+        mark: async (signal: AbortSignal) => {
+          const nowNs = clock.nowNs();
+          const entries = [...nodeTables, 'lease_resources' as const].reduce(
+            (sum, t) => sum + store.count(t),
+            0,
+          );
+          // Waking a pool thread takes longer than marking this many.
+          if (entries <= markInPlaceMax) return store.read((txn) => mark(txn, nowNs));
+          return pool.run('markGarbage', { storePath: directories.metadata, nowNs }, { signal });
+        },
+        cleanContent: async (signal: AbortSignal) => {
+          await content.cleanup(signal);
+        },
+        cleanSnapshots: async (snapshotter: string, ids: readonly number[], signal: AbortSignal) => {
+          const actor = system.ref<SnapshotProtocol>(snapshotPath(snapshotter));
+          actor.cast('reap', { ids });
+          await actor.call('cleanup', {}, { deadlineMs: cleanupDeadlineMs, signal });
+        },
+      };
+      await root.startChild(actorChild(system, 'gc', gcActor, args, { restart: 'permanent', path: gcPath }));
+      return system.ref<GcProtocol>(gcPath);
+    },
+  };
+}

@@ -1,0 +1,96 @@
+// The gRPC services, each a plugin by the id that containerd's clients list.
+import { join } from 'node:path';
+import type { EventExchange } from '../../actors/events/protocol.ts';
+import type { GcProtocol } from '../../actors/gc/protocol.ts';
+import type { BoundService } from '../../api/grpc/bind.ts';
+import { containersService } from '../../api/grpc/containers.ts';
+import { contentService } from '../../api/grpc/content.ts';
+import type { Collect } from '../../api/grpc/deps.ts';
+import { eventsService } from '../../api/grpc/events.ts';
+import { healthService } from '../../api/grpc/health.ts';
+import { imagesService } from '../../api/grpc/images.ts';
+import { introspectionService } from '../../api/grpc/introspection.ts';
+import { leasesService } from '../../api/grpc/leases.ts';
+import { namespacesService } from '../../api/grpc/namespaces.ts';
+import { sandboxStoreService } from '../../api/grpc/sandboxes.ts';
+import { snapshotsService } from '../../api/grpc/snapshots.ts';
+import { statusOf } from '../../api/grpc/status.ts';
+import { tasksService } from '../../api/grpc/tasks.ts';
+import { versionService } from '../../api/grpc/version.ts';
+import { Status } from '../../api/proto/gen/google/rpc/status.ts';
+import type { Plugin } from '../../api/proto/gen/services/introspection/v1/introspection.ts';
+import type { Platform } from '../../api/proto/gen/types/platform.ts';
+import { createCheckpointStore } from '../../io/runtime/checkpoint.ts';
+import type { PluginInit, PluginStatus } from '../../supervisor/plugin.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import { persistedUuid, pidNamespace } from '../identity.ts';
+import type { Metadata } from './core.ts';
+import type { TaskRuntime } from './tasks.ts';
+import { type Daemon, pluginType, type Registration } from './types.ts';
+
+export function servicePlugins(daemon: Daemon): Registration[] {
+  const { clock, directories, version } = daemon;
+  const serve = (
+    id: string,
+    requires: string[],
+    make: (context: PluginInit) => BoundService,
+  ): Registration => ({
+    type: pluginType.grpc,
+    id,
+    requires,
+    init: make,
+  });
+  const { event, gc, metadata, runtime } = pluginType;
+  const records = (context: PluginInit) => context.get<Metadata>(metadata);
+  const collector = (context: PluginInit): Collect => {
+    const actor = context.get<ActorRef<GcProtocol>>(gc);
+    return async (signal) => {
+      await actor.call('collect', {}, { signal, deadlineMs: Number.POSITIVE_INFINITY });
+    };
+  };
+  return [
+    serve('containers', [metadata], (context) => containersService(records(context))),
+    serve('content', [metadata], (context) => contentService(records(context))),
+    serve('events', [event], (context) =>
+      eventsService({ exchange: context.get<EventExchange>(event), clock }),
+    ),
+    serve('healthcheck', [], () => healthService()),
+    serve('images', [metadata, gc], (context) =>
+      imagesService({ ...records(context), collect: collector(context) }),
+    ),
+    serve('leases', [metadata, gc], (context) =>
+      leasesService({ ...records(context), collect: collector(context) }),
+    ),
+    serve('namespaces', [metadata], (context) => namespacesService(records(context))),
+    serve('sandboxes', [metadata], (context) => sandboxStoreService(records(context))),
+    serve('snapshots', [metadata], (context) => snapshotsService(records(context))),
+    serve('tasks', [runtime, metadata], (context) => {
+      const { reader, content } = records(context);
+      return tasksService({
+        tasks: context.get<TaskRuntime>(runtime).tasks,
+        container: (namespace, id) => reader.container(namespace, id),
+        checkpoints: createCheckpointStore({ content, directory: join(directories.root, 'checkpoints') }),
+        nowNs: () => clock.nowNs(),
+      });
+    }),
+    serve('version', [], () => versionService(version)),
+    serve('introspection', [], () =>
+      introspectionService({
+        plugins: () => daemon.plugins.list().map(pluginMessage),
+        infoProviders: new Map(),
+        uuid: persistedUuid(directories.plugin(pluginType.grpc, 'introspection')),
+        pidns: pidNamespace(),
+        deprecations: () => [],
+      }),
+    ),
+  ];
+}
+
+function pluginMessage(status: PluginStatus<Platform>): Plugin {
+  const { type, id, requires, platforms, capabilities, error } = status;
+  const exports = new Map(Object.entries(status.exports));
+  const message = { type, id, requires: [...requires], platforms: [...platforms], exports };
+  if (error === undefined) return { ...message, capabilities: [...capabilities], initErr: undefined };
+  const { code, details } = statusOf(error);
+  return { ...message, capabilities: [...capabilities], initErr: Status.create({ code, message: details }) };
+}

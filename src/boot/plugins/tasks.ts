@@ -1,0 +1,92 @@
+// Tasks and their shims: what they need of this machine, and the socket on which shims report.
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import type { EventExchange } from '../../actors/events/protocol.ts';
+import { shimTimeoutsDefault } from '../../actors/shim/live.ts';
+import { TaskDirectory } from '../../actors/task/directory.ts';
+import { taskTimeoutsDefault } from '../../actors/task/rpc.ts';
+import { Container } from '../../api/proto/gen/services/containers/v1/containers.ts';
+import { ttrpcEventsService } from '../../api/ttrpc/events.ts';
+import { TtrpcServer } from '../../api/ttrpc/server.ts';
+import { ttrpcShimDialer } from '../../api/ttrpc/shim.ts';
+import { createShimRuntime } from '../../io/runtime/runtime.ts';
+import { unmountRecursive } from '../../io/sys/mount.ts';
+import type { Metadata } from './core.ts';
+import { type Daemon, pluginType, type Registration } from './types.ts';
+
+/** `bin/trouped`, which shims may run to publish events. */
+const publishBinary = fileURLToPath(new URL('../../../bin/trouped', import.meta.url));
+
+export interface TaskRuntime extends AsyncDisposable {
+  readonly tasks: TaskDirectory;
+}
+
+export function taskPlugin(daemon: Daemon): Registration {
+  const { root, platform } = daemon;
+  return {
+    type: pluginType.runtime,
+    id: 'task',
+    requires: [pluginType.event, pluginType.metadata],
+    platforms: [platform],
+    required: true,
+    // Recovery of many tasks, each with its own limit.
+    initDeadlineMs: 600_000,
+    async init(context): Promise<TaskRuntime> {
+      const exchange = context.get<EventExchange>(pluginType.event);
+      const { reader } = context.get<Metadata>(pluginType.metadata);
+      const tasks = taskDirectory(daemon, exchange);
+      await root.startChild(tasks.child());
+      // Shims report as soon as they can; clients come in when it is known what still runs.
+      const ttrpc = await startTtrpc(daemon, exchange);
+      await tasks.recover(({ namespace, id }) => {
+        const record = reader.container(namespace, id);
+        return record === undefined ? undefined : Container.decode(record).runtime?.name;
+      });
+      return { tasks, [Symbol.asyncDispose]: async () => void (await ttrpc.close()) };
+    },
+  };
+}
+
+function taskDirectory(
+  { config, version, log, sys, system, clock }: Daemon,
+  exchange: EventExchange,
+): TaskDirectory {
+  const runtime = createShimRuntime(
+    {
+      root: config.root,
+      state: config.state,
+      grpcAddress: config.grpc.address,
+      ttrpcAddress: config.ttrpc.address,
+      publishBinary,
+      version: version.version,
+      debug: config.logLevel === 'debug' || config.logLevel === 'trace',
+    },
+    {
+      makeFifo: (path, mode) => sys.mkfifo(path, mode),
+      unmountAll: (path) => unmountRecursive(sys, path),
+      onLogLine: ({ namespace, id }, line) => log.info(line, { namespace, id, source: 'shim' }),
+      onWarning: (message) => log.warn(message),
+    },
+  );
+  return new TaskDirectory(system, {
+    runtime,
+    dial: ttrpcShimDialer(),
+    log,
+    timeouts: shimTimeoutsDefault,
+    taskTimeouts: taskTimeoutsDefault,
+    publish: async (envelopes) => exchange.publish(envelopes),
+    nowNs: () => clock.nowNs(),
+    recoverConcurrency: availableParallelism(),
+  });
+}
+
+/** Listens for the events of shims. */
+async function startTtrpc({ config, log }: Daemon, exchange: EventExchange): Promise<TtrpcServer> {
+  const { address, uid, gid } = config.ttrpc;
+  const server = new TtrpcServer({
+    services: [ttrpcEventsService({ publish: async (envelopes) => exchange.publish(envelopes) })],
+    onError: (error) => log.warn('ttrpc connection', { error }),
+  });
+  await server.listen({ path: address, uid, gid });
+  return server;
+}

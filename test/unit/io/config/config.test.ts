@@ -1,0 +1,99 @@
+// config.toml and flags: defaults, precedence, complaints that name the key.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { parse, stringify } from 'smol-toml';
+import { type ConfigFlags, configFrom, loadConfig, toToml } from '../../../../src/io/config/config.ts';
+
+function load(text: string, flags: ConfigFlags = {}) {
+  const dir = mkdtempSync(join(tmpdir(), 'troupe-config-'));
+  try {
+    const path = join(dir, 'config.toml');
+    writeFileSync(path, text);
+    return loadConfig({ ...flags, config: path });
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
+test('an empty configuration gives the defaults', () => {
+  const config = load('');
+  assert.equal(config.root, '/var/lib/troupe');
+  assert.equal(config.state, '/run/troupe');
+  assert.equal(config.grpc.address, '/run/troupe/troupe.sock');
+  assert.equal(config.ttrpc.address, '/run/troupe/troupe.sock.ttrpc');
+  assert.equal(config.grpc.maxRecvMessageBytes, 16 * 1024 * 1024);
+  assert.deepEqual(config.unknownKeys, []);
+});
+
+test('keys are read, flags beat them, paths become absolute', () => {
+  const text = `
+    version = 3
+    root = "/r"
+    state = "/s"
+    [grpc]
+    address = "/a.sock"
+    uid = 5
+    gid = 6
+    max_recv_message_size = 100
+    [ttrpc]
+    address = "/t.sock"
+    [debug]
+    level = "debug"
+    [plugins."io.containerd.gc.v1.scheduler"]
+    pause_threshold = 0.1
+  `;
+  const config = load(text);
+  assert.equal(config.root, '/r');
+  assert.deepEqual(
+    [config.grpc.address, config.grpc.uid, config.grpc.gid, config.grpc.maxRecvMessageBytes],
+    ['/a.sock', 5, 6, 100],
+  );
+  assert.equal(config.ttrpc.address, '/t.sock');
+  assert.equal(config.logLevel, 'debug');
+  assert.deepEqual(config.plugins.get('io.containerd.gc.v1.scheduler'), { pause_threshold: 0.1 });
+  const flagged = load(text, { root: 'rel', address: '/flag.sock', logLevel: 'warn' });
+  assert.equal(flagged.root, join(process.cwd(), 'rel'));
+  assert.equal(flagged.grpc.address, '/flag.sock');
+  assert.equal(flagged.logLevel, 'warn');
+});
+
+test('without a ttrpc block its socket lies beside that of gRPC', () => {
+  const config = load('', { address: '/x.sock' });
+  assert.equal(config.ttrpc.address, '/x.sock.ttrpc');
+});
+
+test('complaints name the key', () => {
+  const refused: [string, RegExp][] = [
+    ['root = 5', /root must be a string/],
+    ['[grpc]\naddress = true', /grpc\.address must be a string/],
+    ['[grpc]\nuid = -1', /grpc\.uid must be an integer/],
+    ['[grpc]\nmax_send_message_size = "big"', /grpc\.max_send_message_size must be an integer/],
+    ['grpc = 7', /grpc must be a table/],
+    ['version = 99', /version 99 is newer/],
+    ['root = "/same"\nstate = "/same"', /must differ/],
+    ['plugins = { x = 1 }', /plugins\."x" must be a table/],
+    ['root = ', /line 1/],
+  ];
+  for (const [text, message] of refused) {
+    assert.throws(() => load(text), { code: 'invalid-argument', message }, text);
+  }
+});
+
+test('a missing file matters only when it was named', () => {
+  assert.throws(() => loadConfig({ config: '/nonexistent/config.toml' }), {
+    code: 'not-found',
+    message: /\/nonexistent\/config\.toml does not exist/,
+  });
+});
+
+test('unknown keys are kept for a warning', () => {
+  assert.deepEqual(load('colour = 1\n[grpc]\nsocket = "x"').unknownKeys.sort(), ['colour', 'grpc.socket']);
+});
+
+test('what is printed reads back as the same configuration', () => {
+  const config = load('[plugins."p.x"]\na = [1, 2]');
+  assert.deepEqual(configFrom(parse(stringify(toToml(config))) as Record<string, unknown>, {}), config);
+});

@@ -166,7 +166,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
         context.start(
           async () => {
             await shutdownShim(args.deps, live);
-            await cleanUpShim(args.deps, live);
+            await cleanUpShim(args.deps, live, true);
           },
           (outcome) => ({ kind: 'ended', outcome }),
         );
@@ -209,7 +209,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
         state.phase = 'ending';
         args.deps.log.warn('shim disconnected', { namespace: args.key.namespace, id: args.key.id });
         context.start(
-          async () => announce(state, await cleanUpShim(args.deps, live)),
+          async () => announce(state, await cleanUpShim(args.deps, live, false)),
           (outcome) => ({ kind: 'ended', outcome }),
         );
         return;

@@ -190,33 +190,35 @@ export async function shutdownShim({ log, timeouts }: ShimDependencies, live: Li
   live.connection.close();
 }
 
-/** After the connection has ended, for whatever reason: runs `delete`, removes the bundle. */
+/** After the connection has ended, as `expected` or not: runs `delete`, removes the bundle. */
 export async function cleanUpShim(
   deps: ShimDependencies,
   live: LiveShim,
+  expected: boolean,
 ): Promise<DeleteResponse | undefined> {
   live.connection.close();
-  const deleted = await deleteQuietly(deps, live.bundle, live.binary);
+  const deleted = await deleteQuietly(deps, live.bundle, live.binary, expected);
   live.logFifo.close();
   await removeQuietly(deps, live.bundle);
   return deleted;
 }
 
 /** Runs the `delete` command; undefined, with a line in the log, when that fails. */
-export async function deleteQuietly(
+async function deleteQuietly(
   { runtime, log, timeouts }: ShimDependencies,
   bundle: Bundle,
   binary: string,
+  expected = false,
 ): Promise<DeleteResponse | undefined> {
   try {
-    return await runtime.delete(bundle, { binary, timeoutMs: timeouts.cleanupMs });
+    return await runtime.delete(bundle, { binary, timeoutMs: timeouts.cleanupMs, expected });
   } catch (error) {
     log.warn('shim cleanup failed', { bundle: bundle.path, error });
     return undefined;
   }
 }
 
-export async function removeQuietly({ runtime, log }: ShimDependencies, bundle: Bundle): Promise<void> {
+async function removeQuietly({ runtime, log }: ShimDependencies, bundle: Bundle): Promise<void> {
   try {
     await runtime.removeBundle(bundle);
   } catch (error) {

@@ -72,7 +72,8 @@ export class TaskDirectory implements Tasks {
     if (!this.#system.alive(path)) return undefined;
     const task = this.#system.ref<TaskProtocol>(path);
     return {
-      ...task,
+      path,
+      cast: (op, request, options) => task.cast(op, request, options),
       // A task that ended while it was asked is a task that is not there.
       call: (op, request, options) =>
         task.call(op, request, options).catch((error) => {

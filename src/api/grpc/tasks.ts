@@ -164,6 +164,8 @@ export function tasksService(deps: TasksDeps): BoundService {
       async exec(request, context) {
         const execId = parseExecId(request.execId);
         const { terminal, stdin, stdout, stderr, spec } = request;
+        // A shim may take what is missing for a reason to crash, and its container with it.
+        if (spec === undefined) throw fail('invalid-argument', `exec "${execId}" has no spec`);
         const exec = { execId, terminal, stdin, stdout, stderr, spec };
         await taskOf(context, request.containerId).call('exec', exec, limits(context));
         return {};
@@ -177,6 +179,7 @@ export function tasksService(deps: TasksDeps): BoundService {
       async closeIO({ containerId, execId, stdin }, context) {
         const task = taskOf(context, containerId);
         if (stdin) await task.call('closeIo', { execId, stdin }, limits(context));
+        else if (execId !== '') await task.call('state', { execId, deadlineMs: stateTimeoutMs });
         return {};
       },
 
@@ -209,6 +212,7 @@ export function tasksService(deps: TasksDeps): BoundService {
       },
 
       async update({ containerId, resources, annotations }, context) {
+        if (resources === undefined) throw fail('invalid-argument', 'the update has no resources');
         await taskOf(context, containerId).call('update', { resources, annotations }, limits(context));
         return {};
       },

@@ -43,7 +43,7 @@ export interface ShimRuntimeDependencies {
   readonly unmountAll: bundles.UnmountAll;
   /** A line that the shim of this bundle logged. */
   readonly onLogLine: (key: ShimKey, line: string) => void;
-  /** Told of what a shim's `delete` wrote to stderr. */
+  /** Told of what a shim's `delete` wrote to stderr after a shim has died. */
   readonly onWarning: (message: string) => void;
   readonly env?: NodeJS.ProcessEnv;
 }
@@ -138,7 +138,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
       return parseBootstrap(output.combined);
     },
 
-    async delete(bundle, { binary, timeoutMs }): Promise<DeleteResponse> {
+    async delete(bundle, { binary, timeoutMs, expected }): Promise<DeleteResponse> {
       const output = await runCommand({
         binary,
         args: argsFor(bundle, 'delete'),
@@ -154,7 +154,8 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
           `shim delete of ${bundle.namespace}/${bundle.id}: ${warning}: ${output.ending}`,
         );
       }
-      if (warning !== '') deps.onWarning(`shim delete of ${bundle.namespace}/${bundle.id}: ${warning}`);
+      if (warning !== '' && !expected)
+        deps.onWarning(`shim delete of ${bundle.namespace}/${bundle.id}: ${warning}`);
       try {
         return DeleteResponse.decode(output.stdout);
       } catch (error) {

@@ -74,6 +74,8 @@ export interface ShimStart {
 export interface ShimCommandOptions {
   readonly binary: string;
   readonly timeoutMs: number;
+  /** Whether the shim has left in good order: what the command then says of missing things is not worth a warning. */
+  readonly expected: boolean;
 }
 
 export interface ShimRuntime {

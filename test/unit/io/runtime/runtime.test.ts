@@ -181,15 +181,17 @@ test('delete answers what the shim wrote, within its time', async (t) => {
   const answer = DeleteResponse.create({ pid: 42, exitStatus: 137 });
   writeFileSync(join(directory, 'answer'), DeleteResponse.encode(answer).finish());
   const binary = script('shim', `echo careful >&2; cat ${directory}/answer`);
-  const deleted = await runtime.delete(bundle, { binary, timeoutMs: 5000 });
+  const deleted = await runtime.delete(bundle, { binary, timeoutMs: 5000, expected: false });
   assert.deepEqual([deleted.pid, deleted.exitStatus], [42, 137]);
   assert.match(warnings[0] ?? '', /careful/);
+  await runtime.delete(bundle, { binary, timeoutMs: 5000, expected: true });
+  assert.equal(warnings.length, 1);
   const hanging = script('hanging', 'sleep 1000');
-  await assert.rejects(runtime.delete(bundle, { binary: hanging, timeoutMs: 50 }), {
+  await assert.rejects(runtime.delete(bundle, { binary: hanging, timeoutMs: 50, expected: true }), {
     code: 'deadline-exceeded',
   });
   const failing = script('failing', 'echo broken >&2; exit 1');
-  await assert.rejects(runtime.delete(bundle, { binary: failing, timeoutMs: 5000 }), {
+  await assert.rejects(runtime.delete(bundle, { binary: failing, timeoutMs: 5000, expected: true }), {
     code: 'unknown',
     message: /broken/,
   });

@@ -1,8 +1,8 @@
 // One locked ref on the main thread: small content waits in memory and reaches the disk in one message, larger
 // content goes to the content actor as it comes.
-import { createHash, type Hash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { fail } from '../../api/model/errors.ts';
-import { type Digest, digestAlgorithm, type Namespace, parseDigest } from '../../api/model/ids.ts';
+import { type Digest, type DigestAlgorithm, digestAlgorithm, type Namespace } from '../../api/model/ids.ts';
 import { checkLabels } from '../../api/model/labels.ts';
 import type { CommittedBlob } from '../../api/model/ports/blobs.ts';
 import type { Clock } from '../../api/model/time.ts';
@@ -45,7 +45,7 @@ export const ioDeadlineMs = 600_000;
 
 /** Where the bytes are: still here, in the blob store's ingest, or in a blob that exists already. */
 type Body =
-  | { readonly kind: 'memory'; readonly chunks: Uint8Array[]; readonly hash: Hash }
+  | { readonly kind: 'memory'; readonly chunks: Uint8Array[]; digest: Digest | undefined }
   | { readonly kind: 'stored'; readonly digest: Digest }
   | { readonly kind: 'shared'; readonly digest: Digest };
 
@@ -130,7 +130,10 @@ export class IngestWriter implements Writer {
 
   digest(): Digest {
     const body = this.#body;
-    return body.kind === 'memory' ? hexDigest(body.hash) : body.digest;
+    if (body.kind !== 'memory') return body.digest;
+    // One hash over a few kilobytes costs less than a running one that is copied for each answer.
+    body.digest ??= digestOf(joined(body.chunks), 'sha256');
+    return body.digest;
   }
 
   append(data: Uint8Array): Promise<void> {
@@ -140,7 +143,7 @@ export class IngestWriter implements Writer {
       const body = this.#body;
       if (body.kind === 'memory' && this.#offset + data.byteLength <= bufferedBytesMax) {
         body.chunks.push(data);
-        body.hash.update(data);
+        body.digest = undefined;
         this.#offset += data.byteLength;
         this.#updatedAtNs = this.#host.clock.nowNs();
         return;
@@ -250,14 +253,13 @@ export class IngestWriter implements Writer {
     if (sizeBytes !== undefined && sizeBytes !== this.#offset) {
       throw fail('failed-precondition', `unexpected commit size ${this.#offset}, expected ${sizeBytes}`);
     }
-    const digest = body.kind === 'shared' ? body.digest : digestOfChunks(body.chunks, expected, body.hash);
+    const data = body.kind === 'memory' ? joined(body.chunks) : undefined;
+    const algorithm = expected === undefined ? 'sha256' : digestAlgorithm(expected);
+    const digest = data === undefined || algorithm === 'sha256' ? this.digest() : digestOf(data, algorithm);
     if (expected !== undefined && expected !== digest) {
       throw fail('failed-precondition', `unexpected commit digest ${digest}, expected ${expected}`);
     }
-    if (body.kind === 'memory') {
-      const data = body.chunks.length === 1 ? (body.chunks[0] as Uint8Array) : Buffer.concat(body.chunks);
-      await this.#host.io.call('put', { digest, data }, { deadlineMs: ioDeadlineMs });
-    }
+    if (data !== undefined) await this.#host.io.call('put', { digest, data }, { deadlineMs: ioDeadlineMs });
     return { digest, sizeBytes: this.#offset };
   }
 
@@ -281,7 +283,7 @@ export class IngestWriter implements Writer {
   async #spill(): Promise<void> {
     const body = this.#body;
     if (body.kind !== 'memory' || this.#offset === 0 || this.#ended !== undefined) return;
-    const request = { id: this.identity.id, data: Buffer.concat(body.chunks) };
+    const request = { id: this.identity.id, data: joined(body.chunks) };
     this.#take(await this.#host.io.call('create', request, { deadlineMs: ioDeadlineMs }));
   }
 
@@ -322,20 +324,19 @@ export class IngestWriter implements Writer {
   }
 }
 
+/** sha256 of no bytes. */
+const emptyDigest = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855' as Digest;
+
 function inMemory(): Body {
-  return { kind: 'memory', chunks: [], hash: createHash('sha256') };
+  return { kind: 'memory', chunks: [], digest: emptyDigest };
 }
 
-function hexDigest(hash: Hash): Digest {
-  return parseDigest(`sha256:${hash.copy().digest('hex')}`);
+function joined(chunks: readonly Uint8Array[]): Uint8Array {
+  return chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks);
 }
 
-function digestOfChunks(chunks: readonly Uint8Array[], expected: Digest | undefined, sha256: Hash): Digest {
-  const algorithm = expected === undefined ? 'sha256' : digestAlgorithm(expected);
-  if (algorithm === 'sha256') return hexDigest(sha256);
-  const hash = createHash(algorithm);
-  for (const chunk of chunks) hash.update(chunk);
-  return parseDigest(`${algorithm}:${hash.digest('hex')}`);
+function digestOf(data: Uint8Array, algorithm: DigestAlgorithm): Digest {
+  return `${algorithm}:${hash(algorithm, data, 'hex')}` as Digest;
 }
 
 /** A message's bytes go to the other thread as they are when nothing else lies in their buffer. */

@@ -1,5 +1,5 @@
 // How a shim comes to life, is found again, and is cleaned up: the steps, without the actor's state.
-import { codeOf, fail } from '../../api/model/errors.ts';
+import { codeOf, fail, wrap } from '../../api/model/errors.ts';
 import type { Log } from '../../api/model/ports/log.ts';
 import type { Bundle, DialShim, ShimConnection, ShimKey, ShimRuntime } from '../../api/model/ports/shim.ts';
 import {
@@ -56,7 +56,9 @@ export async function launchShim(
   signal: AbortSignal,
 ): Promise<LiveShim> {
   const { runtime, timeouts } = deps;
-  const binary = await runtime.resolve(launch.runtime);
+  const binary = await runtime.resolve(launch.runtime).catch((error) => {
+    throw wrap('failed to start shim: failed to resolve runtime path', error);
+  });
   const bundle = await runtime.createBundle(key, { spec: launch.spec });
   let logFifo: { close(): void } | undefined;
   let started = false;
@@ -71,7 +73,11 @@ export async function launchShim(
     await runtime.saveBinary(bundle, binary);
     logFifo = await runtime.openLog(bundle);
     signal.throwIfAborted();
-    const address = await runtime.start(bundle, { binary, options: launch.options, signal: stop.signal });
+    const address = await runtime
+      .start(bundle, { binary, options: launch.options, signal: stop.signal })
+      .catch((error) => {
+        throw wrap('failed to start shim: start failed', error);
+      });
     started = true;
     const connection = await deps.dial(address, {
       namespace: key.namespace,

@@ -1,6 +1,6 @@
 // How a task is made, checked and taken down, step by step, over its shim.
-import { codeOf, fail } from '../../api/model/errors.ts';
-import type { ShimKey } from '../../api/model/ports/shim.ts';
+import { codeOf, fail, wrap } from '../../api/model/errors.ts';
+import { isConnectionClosed, type ShimKey } from '../../api/model/ports/shim.ts';
 import * as wire from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import type { ShimProtocol } from '../shim/protocol.ts';
@@ -46,8 +46,13 @@ export async function createTask(
     const undo = new ShimTask(key.id, shim, timeouts);
     await undo.call(methods.delete, wire.DeleteRequest.create({ id: key.id })).catch(() => undefined);
     await shim.call('dispose', undefined, forever).catch(() => undefined);
-    throw error;
+    throw wrapUnlessClosed('failed to create shim task', error);
   }
+}
+
+/** The text of a lost connection is what clients know it by: it stays as it is. */
+function wrapUnlessClosed(context: string, error: unknown): unknown {
+  return isConnectionClosed(error) ? error : wrap(context, error);
 }
 
 /** Deletes the task; errors other than `not-found` leave everything as it is. */
@@ -57,7 +62,7 @@ export async function deleteTask(task: ShimTask, shim: ActorRef<ShimProtocol>): 
   try {
     response = await task.call(methods.delete, wire.DeleteRequest.create({ id: task.id }), 'slowCallMs');
   } catch (error) {
-    if (codeOf(error) !== 'not-found') throw error;
+    if (codeOf(error) !== 'not-found') throw wrapUnlessClosed('failed to delete task', error);
     missing = error;
   }
   await shim.call('dispose', undefined, forever);

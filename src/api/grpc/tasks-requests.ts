@@ -80,7 +80,8 @@ export async function restorePoint(
   return await checkpoints.unpack(namespace, checkpoint);
 }
 
+/** An empty path: the images go to the content store. */
 export function checkpointRequest(options: Any | undefined): { imagePath: string } {
-  if (!given(options)) throw fail('unknown', 'checkpoint options are required');
+  if (!given(options)) return { imagePath: '' };
   return decodeAs(CheckpointOptions, options, 'checkpoint options');
 }

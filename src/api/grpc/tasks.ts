@@ -58,7 +58,7 @@ export function tasksService(deps: TasksDeps): BoundService {
       throw fail('not-found', `container "${id}" in namespace "${namespace}"`);
     }
     const task = tasks.find({ namespace, id });
-    if (task === undefined) throw fail('not-found', `no running task found: task ${id}`);
+    if (task === undefined) throw fail('not-found', `task ${id} not found`);
     return task;
   }
 
@@ -162,12 +162,14 @@ export function tasksService(deps: TasksDeps): BoundService {
       },
 
       async exec(request, context) {
+        if (request.execId === '') throw fail('invalid-argument', 'exec id cannot be empty');
         const execId = parseExecId(request.execId);
+        const task = taskOf(context, request.containerId);
         const { terminal, stdin, stdout, stderr, spec } = request;
         // A shim may take what is missing for a reason to crash, and its container with it.
         if (spec === undefined) throw fail('invalid-argument', `exec "${execId}" has no spec`);
         const exec = { execId, terminal, stdin, stdout, stderr, spec };
-        await taskOf(context, request.containerId).call('exec', exec, limits(context));
+        await task.call('exec', exec, limits(context));
         return {};
       },
 
@@ -212,8 +214,9 @@ export function tasksService(deps: TasksDeps): BoundService {
       },
 
       async update({ containerId, resources, annotations }, context) {
+        const task = taskOf(context, containerId);
         if (resources === undefined) throw fail('invalid-argument', 'the update has no resources');
-        await taskOf(context, containerId).call('update', { resources, annotations }, limits(context));
+        await task.call('update', { resources, annotations }, limits(context));
         return {};
       },
 

@@ -43,7 +43,7 @@ const codes: readonly (ErrorCode | undefined)[] = [
   'unauthenticated',
 ];
 
-/** Text that containerd's libraries put at the end of a message of the class. */
+/** Text that containerd's libraries put at the end of a message of the class; `unknown` is left as it comes. */
 const classTexts: readonly (readonly [text: string, code: ErrorCode])[] = [
   ['invalid argument', 'invalid-argument'],
   ['not found', 'not-found'],
@@ -60,7 +60,6 @@ const classTexts: readonly (readonly [text: string, code: ErrorCode])[] = [
   ['unavailable', 'unavailable'],
   ['data loss', 'data-loss'],
   ['unauthorized', 'unauthenticated'],
-  ['unknown', 'unknown'],
 ];
 
 /** Errors of the operating system, by the class that a ttrpc server gives them. */

@@ -10,8 +10,8 @@ export function binaryNameOf(runtime: string): string {
   if (parts.length < 2 || parts[0] === '' || runtime.includes('/')) {
     throw fail(
       'unknown',
-      `invalid runtime name "${runtime}", correct runtime name should be either format like ` +
-        '`io.containerd.runc.v2` or a full path to the binary',
+      `invalid runtime name ${runtime}, correct runtime name should be either format like ` +
+        '`io.containerd.runc.v1` or a full path to the binary',
     );
   }
   return `containerd-shim-${parts.at(-2)}-${parts.at(-1)}`;
@@ -31,7 +31,7 @@ export class BinaryResolver {
     if (runtime === '') throw fail('unknown', 'no runtime name');
     if (isAbsolute(runtime)) {
       if (await isFile(runtime)) return runtime;
-      throw fail('unknown', `runtime "${runtime}" binary not installed`);
+      throw fail('unknown', `invalid custom binary path: stat ${runtime}: no such file or directory`);
     }
     const name = binaryNameOf(runtime);
     const known = this.#found.get(name);

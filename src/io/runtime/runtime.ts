@@ -133,7 +133,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
       }
       if (output.exitCode !== 0) {
         const text = output.combined.toString('utf8').trim();
-        throw fail('unknown', `failed to start shim: start failed: ${text}: ${output.ending}`);
+        throw fail('unknown', `${text}: ${output.ending}`);
       }
       return parseBootstrap(output.combined);
     },

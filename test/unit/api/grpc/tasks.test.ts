@@ -211,17 +211,19 @@ test('checkpoints go where they are asked to go', async (t) => {
     typeUrl: 'types.containerd.io/containerd.runc.v1.CheckpointOptions',
     value: CheckpointOptions.encode({ ...CheckpointOptions.create(), imagePath }).finish(),
   });
-  await assert.rejects(call('checkpoint', { containerId: 'web' }), { code: 'unknown' });
+  const foreign = { typeUrl: 'containerd.runc.v1.Options', value: Buffer.from([]) };
+  await assert.rejects(call('checkpoint', { containerId: 'web', options: foreign }), { code: 'unknown' });
   assert.deepEqual(await call('checkpoint', { containerId: 'web', options: options('/here') }), {
     descriptors: [],
   });
+  assert.equal((await call('checkpoint', { containerId: 'web' })).descriptors.length, 2);
   const { descriptors } = await call('checkpoint', { containerId: 'web', options: options('') });
   assert.deepEqual(
     descriptors.map(({ mediaType }) => mediaType),
     ['/tmp/checkpoint', 'spec'],
   );
-  assert.deepEqual(paths, ['/here', '/tmp/checkpoint']);
-  assert.deepEqual(removed, ['/tmp/checkpoint']);
+  assert.deepEqual(paths, ['/here', '/tmp/checkpoint', '/tmp/checkpoint']);
+  assert.deepEqual(removed, ['/tmp/checkpoint', '/tmp/checkpoint']);
 });
 
 test('metrics of the tasks that a filter names; those without figures are left out', async (t) => {

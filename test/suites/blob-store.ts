@@ -191,6 +191,19 @@ export function blobStoreSuite(name: string, make: () => BlobStoreUnderTest): vo
     assert.equal(await readAll(store, digest), 'old');
   });
 
+  check('many readers of many blobs', async ({ store }) => {
+    const texts = Array.from({ length: 150 }, (_, i) => `blob ${i}`);
+    await Promise.all(texts.map((text) => store.put(digestOfBytes(bytes(text)), bytes(text))));
+    await using first = await store.open(digestOfBytes(bytes('blob 0')));
+    for (let round = 0; round < 3; round++) {
+      const read = await Promise.all(texts.map((text) => readAll(store, digestOfBytes(bytes(text)))));
+      assert.deepEqual(read, texts);
+    }
+    const target = new Uint8Array(6);
+    await first.readFully(target, 0);
+    assert.equal(new TextDecoder().decode(target), 'blob 0');
+  });
+
   check('a file is taken over', async ({ store }) => {
     const directory = fs.mkdtempSync(join(os.tmpdir(), 'adopt-'));
     try {

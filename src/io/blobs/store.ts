@@ -10,7 +10,7 @@ import {
   digestHexLength,
   parseDigest,
 } from '../../api/model/ids.ts';
-import type { BlobHandle, BlobStore, CommittedBlob, StoredIngest } from '../../api/model/ports/blobs.ts';
+import type { BlobStore, CommittedBlob, StoredIngest } from '../../api/model/ports/blobs.ts';
 import {
   close,
   DirectorySync,
@@ -18,11 +18,11 @@ import {
   fdatasync,
   hashFile,
   open,
-  readUpTo,
   type WriteAt,
   writeAllSync,
   writeAt,
 } from './files.ts';
+import { BlobHandles } from './handles.ts';
 import { checkDigest, checkSize, FileIngest, type IngestHome } from './ingest.ts';
 
 export interface BlobStoreOptions {
@@ -33,12 +33,14 @@ export interface BlobStoreOptions {
 }
 
 export interface FileBlobStore extends BlobStore {
-  /** Closes the directories that are held open for syncing. */
+  /** Closes the files and directories that are held open. */
   close(): void;
 }
 
 const algorithms = Object.keys(digestHexLength) as (keyof typeof digestHexLength)[];
 const ingestName = /^\d{1,15}$/;
+/** Files of blobs that stay open for the next reader. */
+const openBlobsMax = 64;
 const listPageLength = 512;
 
 export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
@@ -51,6 +53,7 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
   }
   for (const name of algorithms) syncs.set(name, new DirectorySync(join(blobs, name)));
   let temporaries = 0;
+  const handles = new BlobHandles((digest) => path(digest), openBlobsMax);
 
   const path = (digest: Digest) => join(blobs, digestAlgorithm(digest), digestHex(digest));
   const ingestPath = (id: number) => join(ingests, String(id));
@@ -72,7 +75,7 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
   return {
     path,
     sizeOf: (digest) => fs.statSync(path(digest), { throwIfNoEntry: false })?.size,
-    open: (digest) => openBlob(path(digest), digest),
+    open: (digest) => handles.open(digest),
 
     async *list() {
       for (const algorithm of algorithms) {
@@ -91,6 +94,7 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
     },
 
     discard(digest) {
+      handles.drop(digest);
       try {
         fs.renameSync(path(digest), join(trash, digest.replace(':', '-')));
         return true;
@@ -165,6 +169,7 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
     removeIngest: (id) => fsp.rm(ingestPath(id), { force: true }),
 
     close() {
+      handles.close();
       for (const sync of syncs.values()) sync.close();
       syncs.clear();
     },
@@ -203,27 +208,6 @@ async function moveFile(source: string, target: string): Promise<void> {
     }
     await fsp.rm(source, { force: true });
   }
-}
-
-async function openBlob(path: string, digest: Digest): Promise<BlobHandle> {
-  let fd: number;
-  try {
-    fd = await open(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
-  } catch (error) {
-    if (isMissing(error)) throw fail('not-found', `content ${digest}`, error);
-    throw wrap(`content ${digest}`, error);
-  }
-  const sizeBytes = fs.fstatSync(fd).size;
-  return {
-    sizeBytes,
-    async readFully(target, position) {
-      const length = await readUpTo(fd, target, position);
-      if (length < target.byteLength) {
-        throw fail('data-loss', `content ${digest} ends at ${position + length} of ${sizeBytes} bytes`);
-      }
-    },
-    [Symbol.asyncDispose]: () => close(fd),
-  };
 }
 
 function isMissing(error: unknown): boolean {

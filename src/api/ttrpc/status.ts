@@ -43,7 +43,7 @@ const codes: readonly (ErrorCode | undefined)[] = [
   'unauthenticated',
 ];
 
-/** Text that containerd's libraries put at the end of a message of the class; `unknown` is left as it comes. */
+/** Text that containerd's libraries put at the end of a message of the class. */
 const classTexts: readonly (readonly [text: string, code: ErrorCode])[] = [
   ['invalid argument', 'invalid-argument'],
   ['not found', 'not-found'],
@@ -79,9 +79,11 @@ export function statusOf(error: unknown): Status {
   return Status.create({ code: numbers[code], message: messageOf(error) });
 }
 
+const unknownText = ': unknown';
+
 /**
  * The error that a status stands for, with the class text at the end of its message taken off: whoever passes
- * the error on puts it back once.
+ * the error on puts it back once. Errors without a class keep theirs, or get it: nobody else adds it.
  */
 export function errorOf(status: Status): TroupeError {
   let code = codes[status.code] ?? 'unknown';
@@ -93,5 +95,6 @@ export function errorOf(status: Status): TroupeError {
     if (message !== text) message = message.slice(0, -text.length - 2);
     break;
   }
+  if (code === 'unknown' && message !== '' && !message.endsWith(unknownText)) message += unknownText;
   return fail(code, message === '' ? code : message);
 }

@@ -134,6 +134,8 @@ test('errors keep their class and lose the class text', async (t) => {
     ['no such process: not found', 'not-found', 'no such process'],
     ['not found', 'not-found', 'not found'],
     ['a: conflict', 'conflict', 'a'],
+    ['runc failed', 'unknown', 'runc failed: unknown'],
+    ['runc failed: unknown', 'unknown', 'runc failed: unknown'],
   ] as const) {
     const error = errorOf(Status.create({ ...statusOf(fail(code, 'x')), message: text }));
     assert.deepEqual([error.code, error.message], [code, message]);

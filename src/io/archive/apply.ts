@@ -202,11 +202,16 @@ export class LayerApplier implements TarSink, Disposable {
     const name = pathArg(this.#name);
     const fd = this.#parentFd;
     let symlink = header.type === 'symlink';
+    let owned = false;
     if (header.type === 'hardlink') {
-      const mode = this.#sys.statat(fd, name, at.symlinkNofollow).mode;
-      symlink = (mode & fileType.mask) === fileType.symlink;
+      const stat = this.#sys.statat(fd, name, at.symlinkNofollow);
+      symlink = (stat.mode & fileType.mask) === fileType.symlink;
+      // Changing the owner to what it is would still cost the file its capabilities.
+      owned = stat.uid === header.uid && stat.gid === header.gid;
     }
-    this.#sys.fchownat(fd, name, checkId(header.uid), checkId(header.gid), at.symlinkNofollow);
+    if (!owned) {
+      this.#sys.fchownat(fd, name, checkId(header.uid), checkId(header.gid), at.symlinkNofollow);
+    }
     if (header.xattrs.length > 0) this.#setXattrs(this.#named(), header);
     if (!symlink) this.#sys.fchmodat(fd, name, header.mode);
     if (header.type !== 'directory') this.#times.setNamed(fd, name, header);

@@ -3,7 +3,7 @@ import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
 import { Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import zlib from 'node:zlib';
-import { codeOf, fail, messageOf } from '../../api/model/errors.ts';
+import { fail, messageOf } from '../../api/model/errors.ts';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -86,7 +86,8 @@ export async function eachChunk(
         error,
       );
     }
-    if (codeOf(error) === 'canceled') stop.throwIfAborted();
+    // What an aborted pipeline throws may be a collection of errors; the reason is the one that counts.
+    if (stop.signal.aborted) stop.throwIfAborted();
     throw error;
   }
 }

@@ -9,14 +9,16 @@ import { type ByteSource, compressionOf, eachChunk, type StopCheck } from '../ar
 import { TarReader } from '../archive/tar-reader.ts';
 import { layerEncoding } from '../diff/media-type.ts';
 import { type ApplyTarget, withApplyTarget } from '../diff/target.ts';
-import { createSys } from '../sys/sys.ts';
 
 /** Applies the layer to the mounts; what it made before an error stays, for the caller to remove the snapshot. */
-export async function applyLayer(data: ApplyLayerData, context: StopCheck): Promise<ApplyLayerResult> {
+export async function applyLayer(
+  sys: Sys,
+  data: ApplyLayerData,
+  context: StopCheck,
+): Promise<ApplyLayerResult> {
   const { source } = data;
   if ('bytes' in source) checkInline(source.bytes, data.blobDigest);
   const sniff = layerEncoding(data.mediaType) === 'sniff';
-  const sys = createSys();
   return withApplyTarget(sys, data.mounts, data.tempDirectory, (target) =>
     applyTo(sys, source, sniff, target, data.syncFs, context),
   );

@@ -12,6 +12,7 @@ import { ActorSystem } from '../supervisor/system.ts';
 import { moduleUrl } from '../supervisor/thread.ts';
 import type { ExitReason } from '../supervisor/types.ts';
 import { contentPlugin, eventPlugin, metadataPlugin } from './plugins/core.ts';
+import { differPlugin } from './plugins/differ.ts';
 import { gcPlugin } from './plugins/gc.ts';
 import { servicePlugins } from './plugins/services.ts';
 import { snapshotterPlugins } from './plugins/snapshotters.ts';
@@ -65,6 +66,7 @@ export async function startTree(
     ...snapshotterPlugins(daemon),
     metadataPlugin(daemon),
     gcPlugin(daemon),
+    differPlugin(daemon),
     taskPlugin(daemon),
     ...servicePlugins(daemon),
   ]) {

@@ -2,6 +2,7 @@
 import { mark } from '../actors/metadata/gc/mark.ts';
 import { type MetadataStoreReader, tables } from '../actors/metadata/schema.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
+import { layerJobFunctions } from '../io/jobs/layer-jobs.ts';
 import { openReader } from '../io/lmdb/store.ts';
 import { treeJobFunctions } from '../io/snapshotters/jobs.ts';
 import { createSys } from '../io/sys/sys.ts';
@@ -15,6 +16,7 @@ function threadSys(): Sys {
 }
 
 export const { measureTree, copyTree, removeTree } = treeJobFunctions(threadSys);
+export const { applyLayer, diffLayer } = layerJobFunctions(threadSys);
 
 let store: { path: string; reader: MetadataStoreReader } | undefined;
 

@@ -1,6 +1,16 @@
 // Finds out what the kernel's overlay file system can do for a given directory: it must be mountable there, and
 // user namespaces and old kernels need options of their own.
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fail, messageOf } from '../../api/model/errors.ts';
@@ -21,7 +31,7 @@ const tmpfsMagic = 0x01021994;
 const fullRange = 4294967295;
 
 /**
- * Tries an overlay mount below `root`, which is made if missing. Throws `unimplemented` with the kernel's reason
+ * Tries an overlay below `root`, which is made if missing. Throws `unimplemented` with the kernel's reason
  * when overlays do not work there.
  */
 export function probeOverlay(root: string, sys: Sys): OverlayFeatures {
@@ -45,11 +55,12 @@ export function probeOverlay(root: string, sys: Sys): OverlayFeatures {
   };
 }
 
-/** Mounts an overlay of empty directories and unmounts it. Answers what went wrong, undefined when it worked. */
+/** Mounts a small overlay and removes a lower file through it. Answers what went wrong, undefined when it worked. */
 function tryOverlay(root: string, sys: Sys, options: readonly string[]): unknown {
   const directory = mkdtempSync(path.join(root, 'probe-'));
   try {
     for (const name of ['lower1', 'lower2', 'upper', 'work', 'merged']) mkdirSync(path.join(directory, name));
+    writeFileSync(path.join(directory, 'lower1', 'removed'), '');
     const data = [
       `lowerdir=${path.join(directory, 'lower1')}:${path.join(directory, 'lower2')}`,
       `upperdir=${path.join(directory, 'upper')}`,
@@ -62,8 +73,18 @@ function tryOverlay(root: string, sys: Sys, options: readonly string[]): unknown
     } catch (error) {
       return error;
     }
-    sys.umount(merged, mnt.detach);
-    return undefined;
+    try {
+      unlinkSync(path.join(merged, 'removed'));
+      if (readdirSync(merged).length === 0) return undefined;
+      // The kernel only warns of such a file system, and then shows what was removed.
+      return new Error(
+        'its directories do not tell the types of entries (d_type), so removed files stay in sight',
+      );
+    } catch (error) {
+      return error;
+    } finally {
+      sys.umount(merged, mnt.detach);
+    }
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }

@@ -1,6 +1,7 @@
 // What the overlayfs snapshotter lays out and how it says to mount it.
 import assert from 'node:assert/strict';
-import { chownSync, existsSync, lstatSync, readdirSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chownSync, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { codeOf } from '../../../../src/api/model/errors.ts';
 import type { BackendSnapshot } from '../../../../src/api/model/ports/snapshotter.ts';
@@ -178,4 +179,21 @@ test('probing says what this kernel can, and refuses where overlays do not work'
     (error) => codeOf(error) === 'unimplemented' && /wrong fs/.test(String(error)),
   );
   assert.deepEqual(readdirSync(dir.sub('root')), []);
+});
+
+const mkfs = '/sbin/mkfs.ext4';
+
+test('a file system whose directories tell no types is refused', {
+  skip: existsSync(mkfs) && existsSync('/dev/loop-control') ? false : 'needs mkfs.ext4 and loop devices',
+}, async () => {
+  await using dir = scratch('overlay');
+  execFileSync('truncate', ['-s', '16M', dir.sub('image')]);
+  execFileSync(mkfs, ['-q', '-O', '^filetype', dir.sub('image')]);
+  mkdirSync(dir.sub('mounted'));
+  execFileSync('mount', ['-o', 'loop', dir.sub('image'), dir.sub('mounted')]);
+  assert.throws(
+    () => probeOverlay(dir.sub('mounted/root'), createSys()),
+    (error) => codeOf(error) === 'unimplemented' && /d_type/.test(String(error)),
+  );
+  assert.deepEqual(readdirSync(dir.sub('mounted/root')), []);
 });

@@ -197,6 +197,9 @@ export class IngestWriter implements Writer {
     const { namespace, lease } = this.identity;
     if (this.#host.reader.content(namespace, expected) === undefined) return;
     await this.abort(lease);
+    if (lease !== undefined) {
+      await this.#host.metadata.call('content.lease', { namespace, lease, digest: expected });
+    }
     throw fail('already-exists', `blob with expected digest ${expected}`);
   }
 

@@ -196,14 +196,16 @@ test('a commit of known content removes the ingest and leases the content', asyn
   assert.equal(h.metadata.events.length, 1);
 });
 
-test('content that becomes known while a writer is open ends the writer', async () => {
+test('content that becomes known while a writer is open ends the writer, and is leased', async () => {
   await using h = await startContent();
-  const writer = await open(h, 'r');
+  await addLease(h, 'l');
+  const writer = await open(h, 'r', { lease: 'l' });
   await writer.append(bytes('soon'));
   await writer.refuseKnown(digestOf('soon known'));
   const digest = await add(h, 'soon known');
   await rejects(writer.refuseKnown(digest), 'already-exists');
   await rejects(writer.append(bytes('x')), 'not-found');
+  assert.deepEqual(resources(h, 'l'), [`content ${digest}`]);
   await writer.close();
   assert.equal(h.content.status(one, 'r'), undefined);
   assert.deepEqual(ingestFiles(h), []);

@@ -4,8 +4,8 @@ import type { ChildSpec } from './supervisor-types.ts';
 import type { Child, ExitReason, KitClock, Timer } from './types.ts';
 
 const startMsDefault = 60_000;
-/** How much longer than `shutdownMs` a start that was given up may take to reject by itself. */
-const giveUpGraceMs = 1_000;
+/** How long a start that was killed may take to reject by itself. */
+const killedStartMs = 10_000;
 
 /** Does work one after another. */
 export class Lane {
@@ -29,9 +29,12 @@ export class Slot {
   readonly lane: Lane;
   child: Child | undefined;
   restarts = 0;
+  /** Its first start has had its turn; before that it is nobody's sibling. */
+  begun = false;
   /** No longer wanted: whatever is on its way for this slot is dropped. */
   removed = false;
   #starting: AbortController | undefined;
+  #killing: AbortController | undefined;
   #ending: Child | undefined;
 
   constructor(spec: ChildSpec, path: string, lane: Lane) {
@@ -44,14 +47,19 @@ export class Slot {
   async launch(clock: KitClock, onExit: (child: Child, reason: ExitReason) => void): Promise<Child> {
     const { startMs = startMsDefault, shutdownMs } = this.spec;
     const starting = new AbortController();
+    const killing = new AbortController();
     const abandoned = Promise.withResolvers<never>();
     let why: KitError | undefined;
     let timer: Timer | undefined;
+    // Three steps: asked to give up, then killed, then no longer waited for.
     starting.signal.addEventListener('abort', () => {
       timer?.cancel();
       why ??= new KitError('unavailable', `${this.path} was stopped while it started`);
-      const error = why;
-      timer = clock.setTimer(() => abandoned.reject(error), shutdownMs + giveUpGraceMs);
+      timer = clock.setTimer(() => killing.abort(), shutdownMs);
+    });
+    killing.signal.addEventListener('abort', () => {
+      timer?.cancel();
+      timer = clock.setTimer(() => abandoned.reject(why), killedStartMs);
     });
     if (startMs !== Number.POSITIVE_INFINITY) {
       timer = clock.setTimer(() => {
@@ -60,11 +68,12 @@ export class Slot {
       }, startMs);
     }
     this.#starting = starting;
+    this.#killing = killing;
     let given: Child;
     try {
-      const started = this.spec.start(this.path, starting.signal).then(async (child) => {
+      const started = this.spec.start(this.path, starting.signal, killing.signal).then(async (child) => {
         if (why === undefined) return child;
-        await child.stop({ kind: 'shutdown' }, shutdownMs);
+        await child.stop({ kind: 'shutdown' }, killing.signal.aborted ? 0 : shutdownMs);
         throw why;
       });
       given = await Promise.race([started, abandoned.promise]);
@@ -73,6 +82,7 @@ export class Slot {
     } finally {
       timer?.cancel();
       this.#starting = undefined;
+      this.#killing = undefined;
     }
     this.child = given;
     void given.exited.then((reason) => onExit(given, reason));
@@ -93,9 +103,10 @@ export class Slot {
     this.#ending = undefined;
   }
 
-  /** The time for stopping is over: a child that is still about it is killed. */
+  /** The time for stopping is over: a child that is still about it, or about its start, is killed. */
   hurry(): void {
     this.abortStart();
+    this.#killing?.abort();
     void this.#ending?.stop({ kind: 'shutdown' }, 0);
   }
 }

@@ -18,9 +18,9 @@ export interface ChildSpec {
   readonly startMs?: number;
   /**
    * Starts the child. `starting` aborts when the start is no longer wanted or takes too long: end what was begun,
-   * then reject.
+   * then reject. `killing` aborts when that took too long as well.
    */
-  start(path: string, starting: AbortSignal): Promise<Child>;
+  start(path: string, starting: AbortSignal, killing: AbortSignal): Promise<Child>;
 }
 
 export interface SupervisorOptions {

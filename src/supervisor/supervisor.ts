@@ -3,6 +3,7 @@
 import type { ActorDefinition } from './actor.ts';
 import { KitError } from './failure.ts';
 import { Lane, Slot } from './slot.ts';
+import { onStartSignals, type StartSignals } from './start-signals.ts';
 import type { ChildSpec, ChildStatus, RestartPolicy, SupervisorOptions } from './supervisor-types.ts';
 import type { ActorSystem } from './system.ts';
 import { type Child, describeExit, type ExitReason, type ProtocolShape } from './types.ts';
@@ -27,7 +28,7 @@ export function actorChild<P extends ProtocolShape<P>, Signal, State, Args>(
     ...(startMs === undefined ? {} : { startMs }),
     restart,
     shutdownMs: definition.stopTimeoutMs,
-    start: (at, starting) => system.spawn(at, definition, args, starting),
+    start: (at, starting, killing) => system.spawn(at, definition, args, { starting, killing }),
   };
 }
 
@@ -44,8 +45,8 @@ export function supervisorChild(
     restart: 'permanent',
     shutdownMs,
     startMs: Number.POSITIVE_INFINITY,
-    start: async (path, starting) => {
-      const supervisor = await Supervisor.start(system, { ...options, path }, starting);
+    start: async (path, starting, killing) => {
+      const supervisor = await Supervisor.start(system, { ...options, path }, { starting, killing });
       onStart?.(supervisor);
       return supervisor;
     },
@@ -80,19 +81,21 @@ export class Supervisor implements Child {
   static async start(
     system: ActorSystem,
     options: SupervisorOptions,
-    starting?: AbortSignal,
+    signals: StartSignals = {},
   ): Promise<Supervisor> {
     const supervisor = new Supervisor(system, options);
-    const giveUp = () => void supervisor.stop(shutdown);
-    starting?.addEventListener('abort', giveUp, { once: true });
+    const release = onStartSignals(signals, {
+      stop: () => void supervisor.stop(shutdown),
+      kill: () => supervisor.#hurry(),
+    });
     try {
-      if (starting?.aborted) throw supervisor.#stoppingError();
+      if (signals.starting?.aborted) throw supervisor.#stoppingError();
       for (const spec of options.children ?? []) await supervisor.startChild(spec);
     } catch (error) {
       await supervisor.stop(shutdown);
       throw error;
     } finally {
-      starting?.removeEventListener('abort', giveUp);
+      release();
     }
     return supervisor;
   }
@@ -136,6 +139,7 @@ export class Supervisor implements Child {
     return await lane.run(async () => {
       try {
         this.#mustRun();
+        slot.begun = true;
         if (slot.removed) throw new KitError('unavailable', `${slot.path} was stopped before it started`);
         return await this.#launch(slot);
       } catch (error) {
@@ -236,7 +240,7 @@ export class Supervisor implements Child {
   /** Under rest_for_one, stops the children started after `slot`. Returns who is to be started again, in order. */
   async #clearAfter(slot: Slot): Promise<Slot[]> {
     if (this.#options.strategy === 'one_for_one') return [slot];
-    const slots = [...this.#slots.values()];
+    const slots = [...this.#slots.values()].filter(({ begun }) => begun);
     const group = slots.slice(slots.indexOf(slot));
     for (const sibling of group.slice(1).reverse()) {
       await sibling.stop(shutdown);
@@ -247,7 +251,9 @@ export class Supervisor implements Child {
 
   async #restart(slot: Slot, reason: ExitReason, group: readonly Slot[]): Promise<void> {
     let why = reason;
-    while (this.#phase === 'running' && !slot.removed) {
+    while (this.#phase === 'running') {
+      // The one that ended may have been taken away meanwhile; those that were stopped for it are still owed a start.
+      if (group.every((member) => member.removed || member.child !== undefined)) return;
       if (!this.#mayRestart()) {
         this.#giveUp(slot, why);
         return;
@@ -263,7 +269,7 @@ export class Supervisor implements Child {
         return;
       } catch (error) {
         why = { kind: 'crash', error };
-        if (this.#phase === 'running' && !slot.removed)
+        if (this.#phase === 'running')
           this.#options.onEvent?.({ kind: 'restart-failed', path: slot.path, reason: why });
       }
     }

@@ -5,6 +5,7 @@ import { realClock } from './clock.ts';
 import { KitError } from './failure.ts';
 import { callDeadlineMsDefault, canceledError, OutgoingCall } from './outgoing-call.ts';
 import { type Delivery, delivered } from './pending-call.ts';
+import { onStartSignals, type StartSignals } from './start-signals.ts';
 import { TelemetrySources } from './telemetry.ts';
 import { Turns } from './turns.ts';
 import type { ActorRef, CallOptions, ExitReason, KitClock, ProtocolShape } from './types.ts';
@@ -39,6 +40,8 @@ export interface SystemCounters {
   actorsCrashed: number;
   /** Casts for which nobody was there. Those that found a full mailbox are counted there. */
   castsDropped: number;
+  /** Who waits to hear of the end of an actor here. */
+  watchers: number;
 }
 
 const pathLengthMax = 1024;
@@ -54,7 +57,7 @@ export class ActorSystem {
   readonly #watchers = new Watchers();
   readonly #routes = new Map<string, Route>();
   readonly #restarts = new Map<string, number>();
-  readonly #counters: SystemCounters = { actorsStarted: 0, actorsCrashed: 0, castsDropped: 0 };
+  readonly #counters = { actorsStarted: 0, actorsCrashed: 0, castsDropped: 0 };
   #uplink: Route | undefined;
 
   constructor(options: SystemOptions) {
@@ -66,27 +69,29 @@ export class ActorSystem {
 
   /**
    * Starts an actor; resolves when its `init` is through. Paths are unique while their actor lives: `already-exists`.
-   * Aborting `starting` while `init` runs stops the actor, and kills it when it does not stop in time.
+   * Aborting `starting` while `init` runs stops the actor, `killing` kills it.
    */
   async spawn<P extends ProtocolShape<P>, Signal, State, Args>(
     path: string,
     definition: ActorDefinition<P, Signal, State, Args>,
     args: Args,
-    starting?: AbortSignal,
+    signals: StartSignals = {},
   ): Promise<ActorCell> {
     if (path === '' || path.length > pathLengthMax || path.split('/').includes(''))
       throw new KitError('internal', `"${path.slice(0, 80)}" cannot be an actor's path`);
     if (this.#cells.has(path)) throw new KitError('already-exists', `an actor already lives at ${path}`);
-    if (starting?.aborted) throw new KitError('unavailable', `${path} was stopped before it started`);
+    if (signals.starting?.aborted) throw new KitError('unavailable', `${path} was stopped before it started`);
     const cell = new ActorCell(this, path, definition);
     this.#cells.set(path, cell);
     this.#counters.actorsStarted++;
-    const giveUp = () => void cell.stop({ kind: 'shutdown' });
-    starting?.addEventListener('abort', giveUp, { once: true });
+    const release = onStartSignals(signals, {
+      stop: () => void cell.stop({ kind: 'shutdown' }),
+      kill: () => cell.kill(new KitError('deadline-exceeded', `${path} did not give up its start in time`)),
+    });
     try {
       await cell.start(args);
     } finally {
-      starting?.removeEventListener('abort', giveUp);
+      release();
     }
     return cell;
   }
@@ -120,7 +125,7 @@ export class ActorSystem {
   }
 
   systemCounters(): SystemCounters {
-    return { ...this.#counters };
+    return { ...this.#counters, watchers: this.#watchers.size };
   }
 
   /** Calls `callback` once when the actor at `path` ends; soon, as `killed`, when nobody lives there. */

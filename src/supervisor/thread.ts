@@ -98,10 +98,7 @@ export class ThreadHost implements Child {
       ...(options.resourceLimits === undefined ? {} : { resourceLimits: options.resourceLimits }),
     });
     this.#control = Comlink.wrap<ThreadControl>(nodeEndpoint(control.port1));
-    const link = new Link(system, mail.port1, options.name, (error) => {
-      this.#failure ??= error;
-      void this.#worker.terminate();
-    });
+    const link = new Link(system, mail.port1, options.name, (error) => this.kill(error));
     const undo = options.routes.map((route) => system.addRoute(route, link));
     undo.push(
       system.telemetry.add({
@@ -175,6 +172,12 @@ export class ThreadHost implements Child {
       // A thread that does not answer, or is gone already, is terminated all the same.
     }
     await this.#terminate();
+  }
+
+  /** Ends the thread at once, as a crash: for one that hangs. */
+  kill(error: unknown): void {
+    this.#failure ??= error;
+    void this.#worker.terminate();
   }
 
   async #terminate(): Promise<void> {

@@ -6,6 +6,12 @@ type Watcher = { callback: (reason: ExitReason) => void };
 export class Watchers {
   readonly #byPath = new Map<string, Set<Watcher>>();
 
+  get size(): number {
+    let size = 0;
+    for (const set of this.#byPath.values()) size += set.size;
+    return size;
+  }
+
   add(path: string, callback: (reason: ExitReason) => void): () => void {
     // One object per watcher: the same callback may watch twice, and each time is taken back by itself.
     const watcher: Watcher = { callback };

@@ -57,6 +57,7 @@ export class Link implements Route {
   #transfer: ArrayBuffer[] = [];
   #flushing = false;
   #closed: KitError | undefined;
+  #portClosed = false;
   readonly #pending = new Map<number, ReplySink>();
   readonly #watching = new Map<number, (reason: ExitReason) => void>();
   /** What the peer has asked for and may take back. */
@@ -73,7 +74,10 @@ export class Link implements Route {
     this.#counters = { peer, sent: 0, received: 0, batches: 0, refused: 0, castsDropped: 0 };
     port.on('message', (batch: WireMail[]) => this.#receiveAll(batch));
     port.on('messageerror', (error) => this.#onBroken(error));
-    port.on('close', () => this.close(`the port to ${peer} was closed`));
+    port.on('close', () => {
+      this.#portClosed = true;
+      this.close(`the port to ${peer} was closed`);
+    });
   }
 
   counters(): LinkCounters {
@@ -141,9 +145,11 @@ export class Link implements Route {
   /** Ends the link: what has arrived is still read, then every call that waits for the other thread fails. */
   close(why: string): void {
     if (this.#closed !== undefined) return;
-    for (let left = receiveMessageOnPort(this.#port); left !== undefined; ) {
+    // Node crashes when it is asked for the mail of a port that has closed; it has delivered all of it by then.
+    while (!this.#portClosed) {
+      const left = receiveMessageOnPort(this.#port);
+      if (left === undefined) break;
       this.#receiveAll(left.message);
-      left = receiveMessageOnPort(this.#port);
     }
     const closed = new KitError('unavailable', `thread ${this.#counters.peer} is gone: ${why}`);
     this.#closed = closed;

@@ -46,7 +46,6 @@ describe('client', { timeout: 300_000 }, () => {
       createClient({
         address: daemon.address,
         namespace: daemon.namespace,
-        fifoDirectory: `${daemon.directory}/fifo`,
       }),
     );
     const layer = await busyboxLayer();

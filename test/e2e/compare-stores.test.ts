@@ -175,8 +175,13 @@ test('stores: the same commands answer alike on both daemons', async (t) => {
       await side.ok(['plugins', 'ls'], { shape });
       await side.ok(['plugins', 'ls', 'type==io.containerd.snapshotter.v1,id==overlayfs']);
       await side.ok(['plugins', 'ls', 'id==nonesuch']);
-      const version = (text: string): string => text.replace(/(Version|Revision|Go version):.*/g, '$1');
-      await side.ctr(['version'], { shape: version });
+      const version = await side.daemon.ctr(['version']);
+      // ctr warns of a daemon whose version is not its own.
+      side.note('version', {
+        ...version,
+        stdout: version.stdout.replace(/(Version|Revision):.*/g, '$1'),
+        stderr: '',
+      });
       await side.ctr(['info']);
     }),
   );

@@ -1,4 +1,5 @@
 // Errors of the kit, and how any error crosses a thread: the code, the message and the causes stay.
+import { inspect } from 'node:util';
 
 export type KitErrorCode =
   | 'canceled'
@@ -42,7 +43,7 @@ const causeDepthMax = 8;
 
 export function toWire(error: unknown, depth = 0): WireError {
   if (!(error instanceof Error)) {
-    return { name: 'Error', message: String(error), code: undefined, stack: undefined, cause: undefined };
+    return { name: 'Error', message: messageOf(error), code: undefined, stack: undefined, cause: undefined };
   }
   const code = (error as { code?: unknown }).code;
   return {
@@ -72,5 +73,6 @@ export function isExpected(error: unknown): boolean {
 }
 
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (error instanceof Error) return error.message;
+  return typeof error === 'string' ? error : inspect(error, { depth: 1 });
 }

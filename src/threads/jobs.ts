@@ -1,5 +1,5 @@
 // The jobs of the pool: its worker threads import this module and run its exports by name.
-import { mark } from '../actors/metadata/gc/mark.ts';
+import { type MarkResult, mark } from '../actors/metadata/gc/mark.ts';
 import { type MetadataStoreReader, tables } from '../actors/metadata/schema.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
 import { layerJobFunctions } from '../io/jobs/layer-jobs.ts';

@@ -4,6 +4,7 @@ import { messageOf } from '../../api/model/errors.ts';
 import type { Log } from '../../api/model/ports/log.ts';
 import { type ActorContext, defineActor } from '../../supervisor/actor.ts';
 import { type ActorRef, type Call, noReply, type Settled } from '../../supervisor/types.ts';
+import type { MarkResult } from '../metadata/gc/mark.ts';
 import type { MetadataProtocol } from '../metadata/protocol.ts';
 import type { CollectionReport, GcProtocol } from './protocol.ts';
 
@@ -30,7 +31,7 @@ export const gcScheduleDefault: GcSchedule = {
 export interface GcArgs {
   metadata: ActorRef<MetadataProtocol>;
   /** Finds what nothing refers to, in a view of the store taken after this was called. */
-  mark: (signal: AbortSignal) => Promise<{ garbage: string[]; marked: number }>;
+  mark: (signal: AbortSignal) => Promise<MarkResult>;
   /** Removes from disk the blobs and ingests that nothing records. */
   cleanContent: (signal: AbortSignal) => Promise<void>;
   /** Removes from disk the snapshots that nothing records, those with these backend ids first of all. */
@@ -50,14 +51,15 @@ interface State extends GcArgs {
   deletions: number;
   /** Whether blobs on disk may have no record. */
   contentDirty: boolean;
-  pausesMs: number[];
+  /** What the last collections took: nobody waits for them, but they are kept to a share of the time all the same. */
+  costsMs: number[];
   ticking: boolean;
 }
 
 /** Records per sweep transaction: each holds up the writer for a millisecond or so. */
 const sweepLengthMax = 64;
-const pausesKept = 10;
-const pauseMsMin = 5;
+const costsKept = 10;
+const costMsMin = 5;
 const startDeadlineMs = 60_000;
 
 export const gcActor = defineActor<GcProtocol, Signal, State, GcArgs>({
@@ -73,7 +75,7 @@ export const gcActor = defineActor<GcProtocol, Signal, State, GcArgs>({
       mutations: 0,
       deletions: 1, // What a crash left is found by the first run.
       contentDirty: true,
-      pausesMs: [],
+      costsMs: [],
       ticking: true,
     };
     context.after(args.schedule.startupDelayMs, { kind: 'tick' });
@@ -120,12 +122,12 @@ export const gcActor = defineActor<GcProtocol, Signal, State, GcArgs>({
   },
 });
 
-function intervalMs({ schedule, pausesMs }: State): number {
+function intervalMs({ schedule, costsMs }: State): number {
   const threshold = Math.min(schedule.pauseThreshold, 0.5);
   if (threshold <= 0) return 1000;
-  const sum = pausesMs.reduce((total, pause) => total + pause, 0);
-  const pause = Math.max(pausesMs.length === 0 ? 0 : sum / pausesMs.length, pauseMsMin);
-  return pause / threshold - pause;
+  const sum = costsMs.reduce((total, cost) => total + cost, 0);
+  const cost = Math.max(costsMs.length === 0 ? 0 : sum / costsMs.length, costMsMin);
+  return cost / threshold - cost;
 }
 
 function tickLater(state: State, context: ActorContext<Signal>, moreMs = 0): void {
@@ -144,8 +146,9 @@ function run(state: State, context: ActorContext<Signal>): void {
     (stopping) => collect(state, stopping),
     (outcome) => {
       if (outcome.ok) {
-        state.pausesMs.push(outcome.value.longestSweepMs);
-        if (state.pausesMs.length > pausesKept) state.pausesMs.shift();
+        const { markMs, sweepMs } = outcome.value;
+        state.costsMs.push(markMs + sweepMs);
+        if (state.costsMs.length > costsKept) state.costsMs.shift();
       }
       return { kind: 'done', outcome };
     },
@@ -154,7 +157,6 @@ function run(state: State, context: ActorContext<Signal>): void {
 
 async function collect(state: State, signal: AbortSignal): Promise<CollectionReport> {
   const { metadata, log } = state;
-  const began = performance.now();
   const { epoch } = await metadata.call('gc.begin', {}, { deadlineMs: startDeadlineMs, signal });
   const removed: Record<string, number> = {};
   const snapshots = new Map<string, number[]>();
@@ -162,10 +164,11 @@ async function collect(state: State, signal: AbortSignal): Promise<CollectionRep
   state.contentDirty = false;
   let longestSweepMs = 0;
   let marked: number;
+  let markMs: number;
   let markedAt: number;
   try {
     const found = await state.mark(signal);
-    marked = found.marked;
+    ({ marked, markMs } = found);
     markedAt = performance.now();
     for (let i = 0; i < found.garbage.length; i += sweepLengthMax) {
       const nodes = found.garbage.slice(i, i + sweepLengthMax);
@@ -189,7 +192,7 @@ async function collect(state: State, signal: AbortSignal): Promise<CollectionRep
   const report: CollectionReport = {
     removed,
     marked,
-    markMs: markedAt - began,
+    markMs,
     sweepMs: sweptAt - markedAt,
     longestSweepMs,
     cleanupMs: performance.now() - sweptAt,

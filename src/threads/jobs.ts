@@ -21,10 +21,7 @@ export const { applyLayer, diffLayer } = layerJobFunctions(threadSys);
 let store: { path: string; reader: MetadataStoreReader } | undefined;
 
 /** Finds what no root reaches, in the newest state of the store. */
-export function markGarbage(data: { storePath: string; nowNs: bigint }): {
-  garbage: string[];
-  marked: number;
-} {
+export function markGarbage(data: { storePath: string; nowNs: bigint }): MarkResult {
   if (store?.path !== data.storePath) {
     store = { path: data.storePath, reader: openReader({ path: data.storePath, tables }) };
   }

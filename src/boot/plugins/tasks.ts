@@ -11,6 +11,8 @@ import { TtrpcServer } from '../../api/ttrpc/server.ts';
 import { ttrpcShimDialer } from '../../api/ttrpc/shim.ts';
 import { createShimRuntime } from '../../io/runtime/runtime.ts';
 import { unmountRecursive } from '../../io/sys/mount.ts';
+import { openPeerCredentials } from '../../io/sys/peer.ts';
+import { openSpawn } from '../../io/sys/spawn.ts';
 import type { Metadata } from './core.ts';
 import { type Daemon, pluginType, type Registration } from './types.ts';
 
@@ -62,6 +64,7 @@ function taskDirectory(
       debug: config.logLevel === 'debug' || config.logLevel === 'trace',
     },
     {
+      spawn: openSpawn(),
       makeFifo: (path, mode) => sys.mkfifo(path, mode),
       unmountAll: (path) => unmountRecursive(sys, path),
       onLogLine: ({ namespace, id }, line) => log.info(line, { namespace, id, source: 'shim' }),
@@ -85,6 +88,7 @@ async function startTtrpc({ config, log }: Daemon, exchange: EventExchange): Pro
   const { address, uid, gid } = config.ttrpc;
   const server = new TtrpcServer({
     services: [ttrpcEventsService({ publish: async (envelopes) => exchange.publish(envelopes) })],
+    peerCredentials: openPeerCredentials(),
     onError: (error) => log.warn('ttrpc connection', { error }),
   });
   await server.listen({ path: address, uid, gid });

@@ -2,6 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fail, messageOf } from '../../api/model/errors.ts';
+import type { Spawn } from '../../api/model/ports/process.ts';
 import type { Bundle, ShimAddress, ShimKey, ShimRuntime, ShimStart } from '../../api/model/ports/shim.ts';
 import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
 import { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
@@ -38,6 +39,7 @@ export interface ShimRuntimeConfig {
 }
 
 export interface ShimRuntimeDependencies {
+  readonly spawn: Spawn;
   /** mkfifo(3) */
   readonly makeFifo: (path: string, mode: number) => void;
   readonly unmountAll: bundles.UnmountAll;
@@ -80,7 +82,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     const cacheKey = `${binary}\0${found?.mtimeMs}\0${found?.size}`;
     const known = forms.get(cacheKey);
     if (known !== undefined) return known;
-    const output = await runCommand({
+    const output = await runCommand(deps.spawn, {
       binary,
       args: ['-v'],
       cwd: '/',
@@ -94,7 +96,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
   }
 
   async function runStart(bundle: Bundle, start: ShimStart, form: BootstrapForm): Promise<CommandOutput> {
-    return await runCommand({
+    return await runCommand(deps.spawn, {
       binary: start.binary,
       args: argsFor(bundle, 'start'),
       cwd: bundle.path,
@@ -139,7 +141,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     },
 
     async delete(bundle, { binary, timeoutMs, expected }): Promise<DeleteResponse> {
-      const output = await runCommand({
+      const output = await runCommand(deps.spawn, {
         binary,
         args: argsFor(bundle, 'delete'),
         cwd: bundle.path,
@@ -164,7 +166,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     },
 
     async info(binary, options, timeoutMs): Promise<RuntimeInfo> {
-      const output = await runCommand({
+      const output = await runCommand(deps.spawn, {
         binary,
         args: ['-info'],
         cwd: '/',

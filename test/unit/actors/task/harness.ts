@@ -14,6 +14,7 @@ import { ttrpcEventsService } from '../../../../src/api/ttrpc/events.ts';
 import { TtrpcServer } from '../../../../src/api/ttrpc/server.ts';
 import { ttrpcShimDialer } from '../../../../src/api/ttrpc/shim.ts';
 import { createShimRuntime } from '../../../../src/io/runtime/runtime.ts';
+import { openSpawn } from '../../../../src/io/sys/spawn.ts';
 import { Supervisor } from '../../../../src/supervisor/supervisor.ts';
 import { ActorSystem } from '../../../../src/supervisor/system.ts';
 
@@ -116,6 +117,7 @@ export async function startDaemon(
       debug: true,
     },
     {
+      spawn: openSpawn(),
       makeFifo: (path, mode) => execFileSync('mkfifo', ['-m', mode.toString(8), path]),
       unmountAll: async (path) => unmountBelow(path),
       onLogLine: (key, line) => log.debug('shim', { ...key, line }),

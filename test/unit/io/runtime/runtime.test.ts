@@ -23,6 +23,7 @@ import { rootGidOf } from '../../../../src/io/runtime/bundle.ts';
 import { packImages, unpackImages } from '../../../../src/io/runtime/checkpoint.ts';
 import { LineSplitter } from '../../../../src/io/runtime/log.ts';
 import { createShimRuntime } from '../../../../src/io/runtime/runtime.ts';
+import { openSpawn } from '../../../../src/io/sys/spawn.ts';
 
 function setUp(t: TestContext) {
   const directory = mkdtempSync(join(tmpdir(), 'runtime-'));
@@ -43,6 +44,7 @@ function setUp(t: TestContext) {
       startEnv: { SCHED_CORE: '1' },
     },
     {
+      spawn: openSpawn(),
       makeFifo: (path, mode) => execFileSync('mkfifo', ['-m', mode.toString(8), path]),
       unmountAll: async (path) => void unmounted.push(path),
       onLogLine: (_key, line) => lines.push(line),

@@ -1,0 +1,110 @@
+// Starts child processes by posix_spawn(3): Node's own spawn forks, which copies the page tables of the whole daemon
+// and holds up its thread for ten milliseconds and more.
+import koffi from 'koffi';
+import type { ProcessExit, Spawn } from '../../api/model/ports/process.ts';
+import { SysError } from './errno.ts';
+
+/** More than posix_spawnattr_t and posix_spawn_file_actions_t take in glibc (336, 80) and musl. */
+const opaqueBytes = 1024;
+const setPgroup = 0x02;
+const setSigDefault = 0x04;
+const setSigMask = 0x08;
+const closeOnExec = 0o2000000;
+const noHang = 1;
+const einval = 22;
+const echild = 10;
+const sigsetBytes = 128;
+
+export function openSpawn(library = 'libc.so.6'): Spawn {
+  const libc = koffi.load(library);
+  const pipe2 = libc.func('int pipe2(_Out_ int32_t*, int)');
+  const close = libc.func('int close(int)');
+  const waitpid = libc.func('int waitpid(int, _Out_ int32_t*, int)');
+  const sigfillset = libc.func('int sigfillset(void*)');
+  const actionsInit = libc.func('int posix_spawn_file_actions_init(void*)');
+  const actionsDestroy = libc.func('int posix_spawn_file_actions_destroy(void*)');
+  const addDup2 = libc.func('int posix_spawn_file_actions_adddup2(void*, int, int)');
+  const addChdir = libc.func('int posix_spawn_file_actions_addchdir_np(void*, const char*)');
+  const attrInit = libc.func('int posix_spawnattr_init(void*)');
+  const attrDestroy = libc.func('int posix_spawnattr_destroy(void*)');
+  const attrFlags = libc.func('int posix_spawnattr_setflags(void*, short)');
+  const attrPgroup = libc.func('int posix_spawnattr_setpgroup(void*, int)');
+  const attrSigMask = libc.func('int posix_spawnattr_setsigmask(void*, const void*)');
+  const attrSigDefault = libc.func('int posix_spawnattr_setsigdefault(void*, const void*)');
+  const posixSpawn = libc.func(
+    'int posix_spawn(_Out_ int32_t*, const char*, const void*, const void*, const char**, const char**)',
+  );
+
+  /** These return the errno instead of setting it. */
+  const check = (errno: number, what: string, subject: string) => {
+    if (errno !== 0) throw new SysError(errno, what, subject);
+  };
+
+  return ({ file, args, cwd, env }) => {
+    const environment = Object.entries(env).flatMap(([key, value]) =>
+      value === undefined ? [] : [`${key}=${value}`],
+    );
+    if ([file, cwd, ...args, ...environment].some((text) => text.includes('\0'))) {
+      throw new SysError(einval, 'posix_spawn', file);
+    }
+    const open: number[] = [];
+    const pipe = (): [number, number] => {
+      const ends = [0, 0];
+      if (pipe2(ends, closeOnExec) !== 0) throw new SysError(koffi.errno(), 'pipe2', file);
+      open.push(...ends);
+      return ends as [number, number];
+    };
+    const actions = Buffer.alloc(opaqueBytes);
+    const attributes = Buffer.alloc(opaqueBytes);
+    check(actionsInit(actions), 'posix_spawn_file_actions_init', file);
+    check(attrInit(attributes), 'posix_spawnattr_init', file);
+    try {
+      const [stdin, stdout, stderr] = [pipe(), pipe(), pipe()];
+      check(addDup2(actions, stdin[0], 0), 'posix_spawn_file_actions_adddup2', file);
+      check(addDup2(actions, stdout[1], 1), 'posix_spawn_file_actions_adddup2', file);
+      check(addDup2(actions, stderr[1], 2), 'posix_spawn_file_actions_adddup2', file);
+      check(addChdir(actions, cwd), 'posix_spawn_file_actions_addchdir_np', cwd);
+      // Node ignores SIGPIPE and may block others: the child starts with everything as the system has it.
+      const signals = Buffer.alloc(sigsetBytes);
+      check(attrSigMask(attributes, signals), 'posix_spawnattr_setsigmask', file);
+      sigfillset(signals);
+      check(attrSigDefault(attributes, signals), 'posix_spawnattr_setsigdefault', file);
+      check(attrPgroup(attributes, 0), 'posix_spawnattr_setpgroup', file);
+      check(attrFlags(attributes, setPgroup | setSigDefault | setSigMask), 'posix_spawnattr_setflags', file);
+      const pid = [0];
+      check(
+        posixSpawn(pid, file, actions, attributes, [file, ...args, null], [...environment, null]),
+        'posix_spawn',
+        file,
+      );
+      for (const end of [stdin[0], stdout[1], stderr[1]]) close(end);
+      open.length = 0;
+      return {
+        pid: pid[0] as number,
+        stdin: stdin[1],
+        stdout: stdout[0],
+        stderr: stderr[0],
+        poll: () => reap(pid[0] as number),
+      };
+    } finally {
+      for (const end of open) close(end);
+      actionsDestroy(actions);
+      attrDestroy(attributes);
+    }
+  };
+
+  function reap(pid: number): ProcessExit | undefined {
+    const status = [0];
+    const found = waitpid(pid, status, noHang);
+    if (found === 0) return undefined;
+    if (found < 0) {
+      const errno = koffi.errno();
+      if (errno !== echild) throw new SysError(errno, 'waitpid', `pid ${pid}`);
+      // Somebody has reaped it already: how it ended is lost.
+      return { code: undefined, signal: undefined };
+    }
+    const word = status[0] as number;
+    const signal = word & 0x7f;
+    return signal === 0 ? { code: (word >> 8) & 0xff, signal: undefined } : { code: undefined, signal };
+  }
+}

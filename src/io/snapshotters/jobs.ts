@@ -4,6 +4,7 @@ import type { Sys } from '../../api/model/ports/sys.ts';
 import { copyTree } from './copy.ts';
 import { measureTree } from './measure.ts';
 import { removeTree } from './remove.ts';
+import { smallTreesInPlace } from './small-trees.ts';
 
 /** What these jobs need of the context that a pool gives to each job. */
 export interface TreeJobContext {
@@ -34,13 +35,16 @@ export interface TreeJobRunner {
   ): Promise<ReturnType<TreeJobFunctions[K]>>;
 }
 
-/** Tree jobs run by a pool whose job module exports {@link treeJobFunctions} under the same names. */
+/**
+ * Tree jobs run by a pool whose job module exports {@link treeJobFunctions} under the same names; what is small is
+ * measured and removed without it.
+ */
 export function pooledTreeJobs(pool: TreeJobRunner): TreeJobs {
-  return {
+  return smallTreesInPlace({
     measure: (path, signal) => pool.run('measureTree', { path }, { signal }),
     copy: (from, to, signal) => pool.run('copyTree', { from, to }, { signal }),
     remove: (path, signal) => pool.run('removeTree', { path }, { signal }),
-  };
+  });
 }
 
 /** Tree jobs run at once on the calling thread, which waits: for tools and tests. */

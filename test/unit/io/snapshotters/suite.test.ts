@@ -3,6 +3,7 @@ import { inlineTreeJobs } from '../../../../src/io/snapshotters/jobs.ts';
 import { createNative } from '../../../../src/io/snapshotters/native.ts';
 import { probeOverlay } from '../../../../src/io/snapshotters/overlay-probe.ts';
 import { createOverlayfs } from '../../../../src/io/snapshotters/overlayfs.ts';
+import { smallTreesInPlace } from '../../../../src/io/snapshotters/small-trees.ts';
 import { createSys } from '../../../../src/io/sys/sys.ts';
 import { snapshotterSuite } from '../../../suites/snapshotter.ts';
 
@@ -11,7 +12,7 @@ snapshotterSuite(
   (root) => {
     const sys = createSys();
     const features = probeOverlay(root, sys);
-    return createOverlayfs({ root, features, jobs: inlineTreeJobs(() => sys) });
+    return createOverlayfs({ root, features, jobs: smallTreesInPlace(inlineTreeJobs(() => sys)) });
   },
   { rebases: true, measuresOwnData: true },
 );

@@ -22,8 +22,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { codeOf } from '../../../../src/api/model/errors.ts';
 import { copyTree } from '../../../../src/io/snapshotters/copy.ts';
+import { inlineTreeJobs } from '../../../../src/io/snapshotters/jobs.ts';
 import { measureTree } from '../../../../src/io/snapshotters/measure.ts';
 import { removeTree } from '../../../../src/io/snapshotters/remove.ts';
+import { smallTreesInPlace } from '../../../../src/io/snapshotters/small-trees.ts';
 import { createSys } from '../../../../src/io/sys/sys.ts';
 import { scratch } from '../../../fixtures/scratch.ts';
 
@@ -154,4 +156,51 @@ test('work over a tree stops when told to', async () => {
   assert.throws(() => copyTree(sys, dir.sub('from'), dir.sub('to'), stop), coded('canceled'));
   assert.throws(() => removeTree(dir.sub('from'), stop), coded('canceled'));
   assert.ok(existsSync(dir.sub('from/a/b')));
+});
+
+test('small trees are done in place by the same rules, large ones are handed on', async () => {
+  await using dir = scratch('tree');
+  const handed: string[] = [];
+  const inline = inlineTreeJobs(() => sys);
+  const jobs = smallTreesInPlace({
+    measure: (path) => {
+      handed.push('measure');
+      return inline.measure(path);
+    },
+    copy: (from, to) => inline.copy(from, to),
+    remove: (path) => {
+      handed.push('remove');
+      return inline.remove(path);
+    },
+  });
+  const root = dir.sub('root');
+  mkdirSync(join(root, 'a/b'), { recursive: true });
+  writeFileSync(join(root, 'a/one'), Buffer.alloc(100_000, 1));
+  linkSync(join(root, 'a/one'), join(root, 'two'));
+  symlinkSync('/', join(root, 'slash'));
+  writeFileSync(Buffer.concat([Buffer.from(`${root}/a/b/`), Buffer.of(0xff)]), '');
+  assert.deepEqual(await jobs.measure(root), measureTree(root, goOn));
+  await assert.rejects(jobs.measure(dir.sub('missing')), coded('not-found'));
+  await assert.rejects(jobs.measure(root, AbortSignal.abort()), { name: 'AbortError' });
+
+  mkdirSync(join(root, 'mounted'));
+  sys.mount('none', join(root, 'mounted'), 'tmpfs', 0, '');
+  writeFileSync(join(root, 'mounted/keep'), '');
+  await assert.rejects(jobs.remove(root), coded('failed-precondition'));
+  assert.ok(existsSync(join(root, 'mounted/keep')));
+  sys.umount(join(root, 'mounted'), 0);
+  await jobs.remove(root);
+  await jobs.remove(root);
+  assert.deepEqual(readdirSync(dir.path), []);
+  assert.deepEqual(handed, []);
+
+  for (const directory of ['wide', 'wide/sub']) mkdirSync(join(root, directory), { recursive: true });
+  for (let i = 0; i < 15; i++) {
+    writeFileSync(join(root, 'wide', `f${i}`), 'x');
+    writeFileSync(join(root, 'wide/sub', `f${i}`), 'x');
+  }
+  assert.equal((await jobs.measure(root)).inodes, 33);
+  await jobs.remove(root);
+  assert.ok(!existsSync(root));
+  assert.deepEqual(handed, ['measure', 'remove']);
 });

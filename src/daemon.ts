@@ -1,26 +1,14 @@
 // The daemon's composition root: flags and signals here, the tree in boot/.
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { stringify } from 'smol-toml';
 import { messageOf } from './api/model/errors.ts';
 import { publishEvent } from './boot/publish.ts';
 import { runDaemon } from './boot/run.ts';
+import { readVersion } from './boot/version.ts';
 import { type ConfigFlags, loadConfig, toToml } from './io/config/config.ts';
 
-/** The name, version and source revision that the daemon answers with. */
-export interface Version {
-  version: string;
-  revision: string;
-}
-
-function readVersion(): Version {
-  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
-  const { version, revision } = JSON.parse(text) as { version: string; revision?: string };
-  return { version: `v${version}`, revision: revision ?? '' };
-}
-
 async function main(): Promise<void> {
-  const version = readVersion();
+  const version = readVersion(new URL('../', import.meta.url));
   const program = new Command('trouped')
     .description('Troupe, a container daemon that serves the API of containerd')
     .version(`trouped ${version.version}`, '-v, --version')

@@ -2,7 +2,6 @@
 import { writeFileSync } from 'node:fs';
 import { fail, messageOf } from '../api/model/errors.ts';
 import type { Log } from '../api/model/ports/log.ts';
-import type { Version } from '../daemon.ts';
 import type { DaemonConfig } from '../io/config/config.ts';
 import { createLog, type LogLevel, logLevels } from '../io/log/log.ts';
 import { createSys } from '../io/sys/sys.ts';
@@ -10,6 +9,7 @@ import { describeExit } from '../supervisor/types.ts';
 import { prepareDirectories } from './directories.ts';
 import { notifySystemd } from './notify.ts';
 import { startTree } from './tree.ts';
+import type { Version } from './version.ts';
 
 /** How long requests in hand may take to finish once the daemon is told to end. */
 const drainMs = 5_000;

@@ -6,6 +6,7 @@ import type { BoundService } from '../../api/grpc/bind.ts';
 import { containersService } from '../../api/grpc/containers.ts';
 import { contentService } from '../../api/grpc/content.ts';
 import type { Collect } from '../../api/grpc/deps.ts';
+import { diffService } from '../../api/grpc/diff.ts';
 import { eventsService } from '../../api/grpc/events.ts';
 import { healthService } from '../../api/grpc/health.ts';
 import { imagesService } from '../../api/grpc/images.ts';
@@ -17,6 +18,7 @@ import { snapshotsService } from '../../api/grpc/snapshots.ts';
 import { statusOf } from '../../api/grpc/status.ts';
 import { tasksService } from '../../api/grpc/tasks.ts';
 import { versionService } from '../../api/grpc/version.ts';
+import type { Differ } from '../../api/model/ports/differ.ts';
 import { Status } from '../../api/proto/gen/google/rpc/status.ts';
 import type { Plugin } from '../../api/proto/gen/services/introspection/v1/introspection.ts';
 import type { Platform } from '../../api/proto/gen/types/platform.ts';
@@ -25,8 +27,9 @@ import type { PluginInit, PluginStatus } from '../../supervisor/plugin.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import { persistedUuid, pidNamespace } from '../identity.ts';
 import type { Metadata } from './core.ts';
+import { diffDirectory } from './differ.ts';
 import type { TaskRuntime } from './tasks.ts';
-import { type Daemon, pluginType, type Registration } from './types.ts';
+import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
 
 export function servicePlugins(daemon: Daemon): Registration[] {
   const { clock, directories, version } = daemon;
@@ -40,7 +43,7 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     requires,
     init: make,
   });
-  const { event, gc, metadata, runtime } = pluginType;
+  const { differ, event, gc, metadata, runtime } = pluginType;
   const records = (context: PluginInit) => context.get<Metadata>(metadata);
   const collector = (context: PluginInit): Collect => {
     const actor = context.get<ActorRef<GcProtocol>>(gc);
@@ -51,6 +54,15 @@ export function servicePlugins(daemon: Daemon): Registration[] {
   return [
     serve('containers', [metadata], (context) => containersService(records(context))),
     serve('content', [metadata], (context) => contentService(records(context))),
+    serve('diff', [differ, metadata], (context) =>
+      diffService({
+        ...records(context),
+        differ: context.get<Differ>(differ),
+        outputDirectory: diffDirectory(directories),
+        syncFs: settingsOf(daemon.config, 'io.containerd.service.v1', 'diff-service')['sync_fs'] === true,
+        log: daemon.log,
+      }),
+    ),
     serve('events', [event], (context) =>
       eventsService({ exchange: context.get<EventExchange>(event), clock }),
     ),

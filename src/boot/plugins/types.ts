@@ -3,13 +3,13 @@ import type { Log } from '../../api/model/ports/log.ts';
 import type { Sys } from '../../api/model/ports/sys.ts';
 import type { Clock } from '../../api/model/time.ts';
 import type { Platform } from '../../api/proto/gen/types/platform.ts';
-import type { Version } from '../../daemon.ts';
 import type { DaemonConfig } from '../../io/config/config.ts';
 import type { PluginGraph, PluginRegistration } from '../../supervisor/plugin.ts';
 import type { PoolChild } from '../../supervisor/pool.ts';
 import type { Supervisor } from '../../supervisor/supervisor.ts';
 import type { ActorSystem } from '../../supervisor/system.ts';
 import type { Directories } from '../directories.ts';
+import type { Version } from '../version.ts';
 
 export const pluginType = {
   event: 'io.containerd.event.v1',

@@ -102,12 +102,13 @@ const noCollection = [
   '',
 ].join('\n');
 
-/** The subject and a containerd beside it, each on a root of its own. */
-export async function startPair(): Promise<Pair> {
+/** The subject and a containerd beside it, each on a root of its own; `collect` leaves their collectors on. */
+export async function startPair(options: { collect?: boolean } = {}): Promise<Pair> {
+  const config = options.collect === true ? '' : noCollection;
   await using stack = new AsyncDisposableStack();
   const [one, other] = await Promise.allSettled([
-    startDaemon(subject, subject === 'containerd' ? { config: noCollection } : {}),
-    startDaemon('containerd', { config: noCollection }),
+    startDaemon(subject, { config }),
+    startDaemon('containerd', { config }),
   ]);
   for (const started of [one, other]) if (started.status === 'fulfilled') stack.use(started.value);
   if (one.status === 'rejected') throw one.reason;

@@ -1,0 +1,146 @@
+// The Diff service: applies layers of a namespace's content to mounts, and makes content of what differs.
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ContentStore, Writer } from '../../actors/content/protocol.ts';
+import { codeOf, fail, wrap } from '../model/errors.ts';
+import { type Digest, parseDigest } from '../model/ids.ts';
+import { checkLabels, label } from '../model/labels.ts';
+import type { Differ, DiffLayerResult } from '../model/ports/differ.ts';
+import type { Log } from '../model/ports/log.ts';
+import { Info } from '../proto/gen/services/content/v1/content.ts';
+import { type ApplyRequest, DiffDefinition, type DiffRequest } from '../proto/gen/services/diff/v1/diff.ts';
+import type { Descriptor } from '../proto/gen/types/descriptor.ts';
+import { type BoundService, bindService } from './bind.ts';
+import type { CallContext } from './context.ts';
+import type { MetadataDeps } from './deps.ts';
+
+export interface DiffDeps extends MetadataDeps {
+  readonly differ: Differ;
+  readonly content: ContentStore;
+  /** Layers in the making; on the file system of the content store, so that they need not be copied. */
+  readonly outputDirectory: string;
+  /** Flush after every apply, whatever the request says. */
+  readonly syncFs: boolean;
+  readonly log: Log;
+}
+
+const uncompressedTar = 'application/vnd.oci.image.layer.v1.tar';
+
+export function diffService(deps: DiffDeps): BoundService {
+  const { differ, content, metadata, log } = deps;
+
+  async function apply(request: ApplyRequest, context: CallContext): Promise<Descriptor> {
+    const { diff, mounts } = request;
+    if (diff === undefined) throw fail('invalid-argument', 'apply needs the descriptor of a layer');
+    if (mounts.length === 0) throw fail('invalid-argument', 'apply needs mounts to apply the layer to');
+    const digest = parseDigest(diff.digest);
+    const path = content.blobPath(context.namespace, digest);
+    const data = {
+      source: { path },
+      blobDigest: digest,
+      mediaType: diff.mediaType,
+      mounts,
+      syncFs: request.syncFs || deps.syncFs,
+    };
+    try {
+      const applied = await differ.apply(data, context.signal);
+      for (const warning of applied.warnings) log.warn(`layer ${digest}: ${warning}`);
+      return descriptor(uncompressedTar, applied.digest, applied.sizeBytes);
+    } catch (error) {
+      // The collector may take a blob that nothing refers to between the look-up and the first read.
+      if (content.blobs.sizeOf(digest) === undefined)
+        throw fail('not-found', `content digest ${digest}`, error);
+      throw wrap(`apply layer ${digest}`, error);
+    }
+  }
+
+  async function diff(request: DiffRequest, context: CallContext): Promise<Descriptor> {
+    checkLabels(request.labels);
+    const ref = await lockRef(request, context);
+    const outputPath = join(deps.outputDirectory, `diff-${randomUUID()}`);
+    try {
+      const made = await differ.diff(
+        {
+          lower: request.left,
+          upper: request.right,
+          mediaType: request.mediaType,
+          outputPath,
+          sourceDateEpochSeconds:
+            request.sourceDateEpoch === undefined ? undefined : Number(request.sourceDateEpoch.seconds),
+        },
+        context.signal,
+      );
+      await record(made, outputPath, request, context);
+      if (ref !== undefined) await endIngest(request.ref, context);
+      return descriptor(made.mediaType, made.digest, made.sizeBytes);
+    } finally {
+      await ref?.close();
+      await rm(outputPath, { force: true });
+    }
+  }
+
+  /** A ref that the client names is its ingest: locked meanwhile, emptied, and kept when the diff fails. */
+  async function lockRef(request: DiffRequest, context: CallContext): Promise<Writer | undefined> {
+    if (request.ref === '') return undefined;
+    const { namespace, lease, signal } = context;
+    const writer = await content.openWriter({
+      namespace,
+      ref: request.ref,
+      lease,
+      total: 0,
+      expected: undefined,
+      signal,
+    });
+    try {
+      if (writer.offset > 0) await writer.truncate();
+    } catch (error) {
+      await writer.close();
+      throw error;
+    }
+    return writer;
+  }
+
+  async function endIngest(ref: string, { namespace, lease }: CallContext): Promise<void> {
+    try {
+      await content.abort(namespace, ref, lease);
+    } catch (error) {
+      // Somebody may have aborted it meanwhile; the content is there all the same.
+      if (codeOf(error) !== 'not-found') throw error;
+    }
+  }
+
+  async function record(
+    made: DiffLayerResult,
+    path: string,
+    request: DiffRequest,
+    { namespace, lease }: CallContext,
+  ): Promise<void> {
+    const { digest, diffId } = made;
+    const labels = new Map(request.labels);
+    if (made.mediaType !== uncompressedTar) labels.set(label.uncompressed, diffId);
+    await content.ingestFile(namespace, {
+      ref: request.ref || `diff-${digest}`,
+      path,
+      labels,
+      digest,
+      lease,
+    });
+    if (made.mediaType === uncompressedTar) return;
+    // Content that was there before keeps its labels, but what it unpacks to is known now.
+    if (content.info(namespace, digest).labels.get(label.uncompressed) === diffId) return;
+    const info = Info.encode(
+      Info.fromPartial({ digest, labels: new Map([[label.uncompressed, diffId]]) }),
+    ).finish();
+    await metadata.call('content.update', { namespace, info, mask: [`labels.${label.uncompressed}`] });
+  }
+
+  return bindService(DiffDefinition, {
+    apply: async (request, context) => ({ applied: await apply(request, context) }),
+    diff: async (request, context) => ({ diff: await diff(request, context) }),
+  });
+}
+
+function descriptor(mediaType: string, digest: Digest, sizeBytes: number): Descriptor {
+  return { mediaType, digest, size: BigInt(sizeBytes), annotations: new Map() };
+}

@@ -16,6 +16,8 @@ import {
 import { createSys } from '../../../../src/io/sys/sys.ts';
 import { scratch } from '../../../fixtures/scratch.ts';
 
+const needsRoot = { skip: process.getuid?.() === 0 ? false : 'needs root' };
+
 const plain: OverlayFeatures = {
   indexParameter: true,
   userxattr: false,
@@ -124,7 +126,7 @@ test('features and settings decide options, capabilities and labels', async () =
   assert.equal(labelled.ownLabels(4).get(upperdirLabelKey), dir.sub('root/snapshots/4/fs'));
 });
 
-test('the root belongs to the mapped root, else to the owner of the parent', async () => {
+test('the root belongs to the mapped root, else to the owner of the parent', needsRoot, async () => {
   await using dir = scratch('overlay');
   const backend = await make(dir.sub('root'));
   const owner = (id: number) => {
@@ -163,7 +165,7 @@ test('ID maps are checked', () => {
   }
 });
 
-test('probing says what this kernel can, and refuses where overlays do not work', async () => {
+test('probing says what this kernel can, and refuses where overlays do not work', needsRoot, async () => {
   await using dir = scratch('overlay');
   const features = probeOverlay(dir.sub('root'), createSys());
   assert.equal(features.userNamespace, false);
@@ -184,7 +186,10 @@ test('probing says what this kernel can, and refuses where overlays do not work'
 const mkfs = '/sbin/mkfs.ext4';
 
 test('a file system whose directories tell no types is refused', {
-  skip: existsSync(mkfs) && existsSync('/dev/loop-control') ? false : 'needs mkfs.ext4 and loop devices',
+  skip:
+    process.getuid?.() === 0 && existsSync(mkfs) && existsSync('/dev/loop-control')
+      ? false
+      : 'needs root, mkfs.ext4 and loop devices',
 }, async () => {
   await using dir = scratch('overlay');
   execFileSync('truncate', ['-s', '16M', dir.sub('image')]);

@@ -31,6 +31,7 @@ import { scratch } from '../../../fixtures/scratch.ts';
 
 const sys = createSys();
 const goOn = () => {};
+const needsRoot = { skip: process.getuid?.() === 0 ? false : 'needs root' };
 
 function coded(code: string): (error: unknown) => boolean {
   return (error) => codeOf(error) === code;
@@ -42,7 +43,7 @@ function makeDeep(root: string): void {
   execFileSync('bash', ['-c', script, 'bash', 'd'.repeat(60)], { cwd: root });
 }
 
-test('a copy keeps links, holes, special files, owners, modes, times and attributes', async () => {
+test('a copy keeps links, holes, special files, owners, modes, times and attributes', needsRoot, async () => {
   await using dir = scratch('tree');
   const from = dir.sub('from');
   const to = dir.sub('to');
@@ -94,7 +95,7 @@ test('a copy keeps links, holes, special files, owners, modes, times and attribu
   assert.deepEqual(measureTree(to, goOn).inodes, measureTree(from, goOn).inodes);
 });
 
-test('trees deeper than a path can say are measured, copied and removed', async () => {
+test('trees deeper than a path can say are measured, copied and removed', needsRoot, async () => {
   await using dir = scratch('tree');
   mkdirSync(dir.sub('from'));
   makeDeep(dir.sub('from'));
@@ -121,7 +122,7 @@ test('measuring counts blocks like du, each inode once', async () => {
   assert.throws(() => measureTree(dir.sub('missing'), goOn), coded('not-found'));
 });
 
-test('removal follows no symlink, crosses no mount, and does not mind what is gone', async () => {
+test('removal follows no symlink, crosses no mount, and does not mind what is gone', needsRoot, async () => {
   await using dir = scratch('tree');
   const root = dir.sub('root');
   mkdirSync(dir.sub('outside'));
@@ -158,7 +159,7 @@ test('work over a tree stops when told to', async () => {
   assert.ok(existsSync(dir.sub('from/a/b')));
 });
 
-test('small trees are done in place by the same rules, large ones are handed on', async () => {
+test('small trees are done in place by the same rules, large ones are handed on', needsRoot, async () => {
   await using dir = scratch('tree');
   const handed: string[] = [];
   const inline = inlineTreeJobs(() => sys);

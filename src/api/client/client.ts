@@ -1,4 +1,5 @@
 // The client: one object for one daemon and one namespace.
+import { dirname, join } from 'node:path';
 import { codeOf } from '../model/errors.ts';
 import { hostPlatform, matchRunnable, type PlatformMatcher, parsePlatform } from '../model/platform.ts';
 import type { Plugin, ServerResponse } from '../proto/gen/services/introspection/v1/introspection.ts';
@@ -28,7 +29,7 @@ export interface ClientOptions {
   platform?: string;
   /** mkfifo(3); without it the program of that name is run. */
   mkfifo?: Mkfifo;
-  /** Directory for the fifos of tasks. */
+  /** Directory for the fifos of tasks; `fifo` beside the socket unless said. */
   fifoDirectory?: string;
 }
 
@@ -69,7 +70,6 @@ export const addressDefault = '/run/troupe/troupe.sock';
 export const namespaceDefault = 'default';
 const snapshotterDefault = 'overlayfs';
 const runtimeDefault = 'io.containerd.runc.v2';
-const fifoDirectoryDefault = '/run/troupe/fifo';
 
 /** Connects lazily: a daemon that is not there fails the first call with `unavailable`. */
 export function createClient(options: ClientOptions = {}): Client {
@@ -83,7 +83,7 @@ export function createClient(options: ClientOptions = {}): Client {
   const images = imagesClient(services, matches);
   const containers = containersClient(services, namespace, leases);
   const mkfifo = options.mkfifo ?? mkfifoProgram;
-  const directory = options.fifoDirectory ?? fifoDirectoryDefault;
+  const directory = options.fifoDirectory ?? join(dirname(connection.address), 'fifo');
 
   /** A default that the namespace's labels may override. */
   async function namespaceSetting(name: string, fallback: string, signal?: AbortSignal): Promise<string> {

@@ -19,10 +19,13 @@ export interface TaskIo {
   readonly addresses: IoAddresses;
   /** Resolves when the outputs have ended and all of them has been written out. */
   readonly drained: Promise<void>;
+  /**
+   * Begins to copy the input stream; called when the process runs, because only then the server surely has its end
+   * open. The listener is called when the input stream has ended.
+   */
+  feedStdin(onEnd: () => void): void;
   /** Closes the writing end of stdin; the server's end is closed by CloseIO. */
   closeStdin(): void;
-  /** Called when the input stream has ended. */
-  onStdinEnd(listener: () => void): void;
   /** Lets go of everything, drained or not, and removes the fifos. */
   close(): Promise<void>;
 }
@@ -60,8 +63,8 @@ function plainIo(addresses: IoAddresses): TaskIo {
   return {
     addresses,
     drained: Promise.resolve(),
+    feedStdin() {},
     closeStdin() {},
-    onStdinEnd() {},
     async close() {},
   };
 }
@@ -147,7 +150,6 @@ function writer(descriptor: number, source: NodeJS.ReadableStream): Input {
   const socket = new Socket({ fd: descriptor, readable: false, writable: true });
   // Nobody reads any more: the exit status tells of it, not this.
   socket.on('error', () => {});
-  source.pipe(socket, { end: false });
   return { socket, source };
 }
 
@@ -167,11 +169,15 @@ function fifoIo(
     addresses,
     drained: Promise.all(outputs.map((output) => output.ended)).then(() => undefined),
     closeStdin,
-    onStdinEnd(listener) {
-      if (input === undefined) return;
+    feedStdin(onEnd) {
+      if (input === undefined || input.socket.destroyed) return;
       const { source } = input as { source: NodeJS.ReadableStream & { readableEnded?: boolean } };
-      if (source.readableEnded === true) listener();
-      else source.once('end', listener);
+      if (source.readableEnded === true) {
+        onEnd();
+        return;
+      }
+      source.once('end', onEnd);
+      source.pipe(input.socket, { end: false });
     },
     async close() {
       if (input !== undefined) {

@@ -73,6 +73,8 @@ export function makeProcess(services: Services, state: ProcessState): Process {
     async start(options) {
       const { pid } = await tasks.start(target, options);
       state.pid = pid;
+      // The container's end of stdin closes with ours. It may have exited by then, which is no error.
+      io?.feedStdin(() => void self.closeStdin().catch(() => {}));
       return pid;
     },
     async wait(options = {}) {
@@ -98,20 +100,24 @@ export function makeProcess(services: Services, state: ProcessState): Process {
       await tasks.closeIO({ ...target, stdin: true }, options);
     },
     async delete({ force = false, ...options } = {}) {
-      if (force) await forceEnd(self, options);
-      const status = await refuseUnlessEnded(self, options);
-      // The other end of a process that was never started has not been opened, so it will not be closed either.
-      if (status !== Status.CREATED) await drainedOrLate(io);
-      const reply =
-        execId === ''
-          ? await tasks.delete({ containerId }, options)
-          : await tasks.deleteProcess(target, options);
-      await io?.close();
-      return { code: reply.exitStatus, exitedAt: reply.exitedAt };
+      try {
+        if (force) await forceEnd(self, options);
+        const status = await refuseUnlessEnded(self, options);
+        // The other end of a process that was never started has not been opened, so it will not be closed either.
+        if (status !== Status.CREATED) await drainedOrLate(io);
+        const reply =
+          execId === ''
+            ? await tasks.delete({ containerId }, options)
+            : await tasks.deleteProcess(target, options);
+        await io?.close();
+        return { code: reply.exitStatus, exitedAt: reply.exitedAt };
+      } catch (error) {
+        // A process that is not there, such as one whose start failed, has no use for its streams.
+        if (codeOf(error) === 'not-found') await io?.close();
+        throw error;
+      }
     },
   };
-  // The container's end of stdin closes with ours. It may have exited by then, which is no error.
-  io?.onStdinEnd(() => void self.closeStdin().catch(() => {}));
   return self;
 }
 

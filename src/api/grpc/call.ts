@@ -6,12 +6,16 @@ import { fail } from '../model/errors.ts';
 import type { BoundMethod } from './bind.ts';
 import { type RequestHeaders, ServerCallContext } from './context.ts';
 import { encodeStatusMessage, FrameReader, frameOf, parseTimeout } from './frame.ts';
+import { type FramePool, PooledResponse } from './pool.ts';
+import { RequestStream } from './requests.ts';
 import { statusOf } from './status.ts';
 
 /** Bytes of a response stream that may wait for the client before the handler is asked for more. */
 const unsentBytesMax = 512 * 1024;
 /** Responses in a row before others have their turn on the event loop. */
 const responsesPerTurnMax = 64;
+/** Smaller frames come cheaper from Node's own pool. */
+const pooledFrameBytesMin = 4096;
 const timerDelayMsMax = 2 ** 31 - 1;
 
 /** What calls need from their server. */
@@ -21,13 +25,14 @@ export interface CallHost {
   readonly draining: boolean;
   readonly receiveBytesMax: number;
   readonly sendBytesMax: number;
+  readonly pool: FramePool;
   /** Told of errors that no handler meant to throw. */
   readonly onUnexpected: (error: unknown, path: string) => void;
 }
 
-interface Waiter {
-  resolve(result: IteratorResult<unknown>): void;
-  reject(error: unknown): void;
+interface Frame {
+  readonly bytes: Buffer;
+  readonly onSent?: (error?: Error | null) => void;
 }
 
 const { HTTP2_HEADER_STATUS, HTTP2_HEADER_CONTENT_TYPE } = constants;
@@ -44,15 +49,13 @@ export class ServerCall {
   #context: ServerCallContext | undefined;
   #deadlineAtMs = Number.POSITIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
-  #ended = false;
-  /** Messages that arrived and nobody has asked for: never more than one chunk of the stream holds. */
-  readonly #messages: Buffer[] = [];
-  #halfClosed = false;
-  #discarding = false;
-  #waiter: Waiter | undefined;
+  /** Set for methods that take a stream; the others have one request. */
+  #requests: RequestStream | undefined;
+  #request: Buffer | undefined;
   #responses: AsyncIterator<unknown> | undefined;
   #drained: (() => void) | undefined;
   #trailers: Record<string, string> = okTrailers;
+  #ended = false;
 
   constructor(stream: ServerHttp2Stream, headers: RequestHeaders, method: BoundMethod, host: CallHost) {
     this.#stream = stream;
@@ -69,10 +72,7 @@ export class ServerCall {
     stream.on('aborted', this.#onGone);
     stream.on('close', this.#onGone);
     this.#startTimer(headers.joined['grpc-timeout']);
-    if (method.requestStream && !this.#ended) {
-      const context = this.#enter();
-      if (context !== undefined) this.#run(this.#requests(), context);
-    }
+    if (method.requestStream) this.#enterStream();
   }
 
   /** Ends the call with an error, whatever its handler is doing. */
@@ -99,36 +99,23 @@ export class ServerCall {
   }
 
   readonly #onData = (chunk: Buffer): void => {
-    if (this.#ended || this.#discarding) return;
+    if (this.#ended) return;
     try {
       this.#reader.push(chunk, this.#onMessage);
     } catch (error) {
       this.abort(error as Error);
-      return;
     }
-    if (this.#method.requestStream && this.#messages.length > 0) this.#stream.pause();
   };
 
   readonly #onMessage = (message: Buffer): void => {
-    const waiter = this.#waiter;
-    if (waiter === undefined) {
-      if (!this.#method.requestStream && this.#messages.length > 0) {
-        throw fail('invalid-argument', `${this.#method.path} takes one request, got more`);
-      }
-      this.#messages.push(message);
-      return;
-    }
-    this.#waiter = undefined;
-    try {
-      waiter.resolve({ done: false, value: this.#decode(message) });
-    } catch (error) {
-      waiter.reject(error);
-    }
+    if (this.#requests !== undefined) this.#requests.offer(message);
+    else if (this.#request === undefined) this.#request = message;
+    else throw fail('invalid-argument', `${this.#method.path} takes one request, got more`);
   };
 
   readonly #onEnd = (): void => {
     if (this.#ended) return;
-    if (!this.#method.requestStream) this.#runUnary();
+    if (this.#requests === undefined) this.#enterUnary();
     // A reset also ends the readable side, and shows as such only later in the same turn: a request stream that was
     // cut off must not look complete.
     else setImmediate(this.#onHalfClose);
@@ -136,13 +123,8 @@ export class ServerCall {
 
   readonly #onHalfClose = (): void => {
     if (this.#ended) return;
-    if (this.#reader.partial) {
-      this.abort(fail('internal', `a request of ${this.#method.path} is cut off`));
-      return;
-    }
-    this.#halfClosed = true;
-    this.#waiter?.resolve({ done: true, value: undefined });
-    this.#waiter = undefined;
+    if (this.#reader.partial) this.abort(fail('internal', `a request of ${this.#method.path} is cut off`));
+    else this.#requests?.complete();
   };
 
   /** The stream is gone before the call was through: the client canceled, or its connection broke. */
@@ -157,8 +139,16 @@ export class ServerCall {
     );
   };
 
-  #runUnary(): void {
-    const bytes = this.#messages.pop();
+  #enterStream(): void {
+    if (this.#ended) return;
+    this.#requests = new RequestStream(this.#stream, (bytes) => this.#decode(bytes));
+    const context = this.#enter();
+    if (context !== undefined) this.#run(this.#requests, context);
+  }
+
+  #enterUnary(): void {
+    const bytes = this.#request;
+    this.#request = undefined;
     if (bytes === undefined || this.#reader.partial) {
       this.#fail(fail('internal', `the request of ${this.#method.path} is missing or cut off`));
       return;
@@ -185,10 +175,11 @@ export class ServerCall {
 
   #enter(): ServerCallContext | undefined {
     const { handler, namespace, path, endless } = this.#method;
+    const { draining, pool } = this.#host;
     try {
       if (handler === undefined) throw fail('unimplemented', `method ${path}`);
-      if (endless && this.#host.draining) throw fail('unavailable', 'the daemon is shutting down');
-      this.#context = new ServerCallContext(this.#headers, namespace, this.#deadlineAtMs);
+      if (endless && draining) throw fail('unavailable', 'the daemon is shutting down');
+      this.#context = new ServerCallContext(this.#headers, namespace, this.#deadlineAtMs, pool);
       if (endless) this.#host.endless.add(this);
       return this.#context;
     } catch (error) {
@@ -211,10 +202,11 @@ export class ServerCall {
   readonly #sendOne = (response: unknown): void => {
     if (this.#ended) return;
     try {
-      const frame = this.#frame(response);
+      const { bytes, onSent } = this.#frame(response);
       this.#end();
       this.#respond();
-      this.#stream.end(frame);
+      if (onSent !== undefined) this.#stream.write(bytes, onSent);
+      this.#stream.end(onSent === undefined ? bytes : undefined);
     } catch (error) {
       this.#fail(error);
     }
@@ -225,15 +217,15 @@ export class ServerCall {
     try {
       const iterator = responses[Symbol.asyncIterator]();
       this.#responses = iterator;
-      for (let sent = 1; ; sent++) {
+      for (let count = 1; ; count++) {
         const { done, value } = await iterator.next();
         if (this.#ended) return;
         if (done) break;
-        const frame = this.#frame(value);
+        const { bytes, onSent } = this.#frame(value);
         if (!stream.headersSent) this.#respond();
-        stream.write(frame);
+        stream.write(bytes, onSent);
         if (stream.writableLength > unsentBytesMax) await this.#drain();
-        else if (sent % responsesPerTurnMax === 0) await new Promise(setImmediate);
+        else if (count % responsesPerTurnMax === 0) await new Promise(setImmediate);
         if (this.#ended) return;
       }
       this.#end();
@@ -250,16 +242,20 @@ export class ServerCall {
     });
   }
 
-  #frame(response: unknown): Buffer {
-    const bytes = this.#method.encode(response);
-    const { sendBytesMax } = this.#host;
-    if (bytes.byteLength > sendBytesMax) {
+  #frame(response: unknown): Frame {
+    const own = response instanceof PooledResponse ? response : undefined;
+    const message = own?.bytes ?? this.#method.encode(response);
+    const { sendBytesMax, pool } = this.#host;
+    const size = message.byteLength;
+    if (size > sendBytesMax) {
       throw fail(
         'resource-exhausted',
-        `response of ${bytes.byteLength} bytes is larger than the limit of ${sendBytesMax}`,
+        `response of ${size} bytes is larger than the limit of ${sendBytesMax}`,
       );
     }
-    return frameOf(bytes);
+    if (own === undefined && size < pooledFrameBytesMin) return { bytes: frameOf(message) };
+    const large = own ?? PooledResponse.copyOf(pool, message);
+    return { bytes: large.hand(), onSent: large.onSent };
   }
 
   readonly #fail = (error: unknown): void => {
@@ -293,53 +289,20 @@ export class ServerCall {
     if (!this.#stream.destroyed && !this.#stream.closed) this.#stream.sendTrailers(this.#trailers);
   };
 
-  /** From here on nothing comes from this call but what the caller sends. The rest of the request is discarded. */
+  /** From here on nothing more is read for the handler, and only the status is sent. */
   #end(): void {
     this.#ended = true;
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     if (this.#method.endless) this.#host.endless.delete(this);
-    if (this.#method.requestStream) this.#discard();
-  }
-
-  #discard(): void {
-    this.#discarding = true;
-    this.#messages.length = 0;
-    this.#stream.resume();
+    this.#requests?.discard();
   }
 
   /** Tells a handler that still works on the call that nobody waits for it. */
   #release(cause: Error): void {
     this.#context?.cancel(cause);
-    this.#waiter?.reject(cause);
-    this.#waiter = undefined;
+    this.#requests?.fail(cause);
     this.#drained?.();
     // A generator that waits within next() sees this when that wait ends; its signal has told it already.
     this.#responses?.return?.().catch(() => {});
-  }
-
-  #requests(): AsyncIterableIterator<unknown> {
-    const done = { done: true, value: undefined } as const;
-    const iterator: AsyncIterableIterator<unknown> = {
-      [Symbol.asyncIterator]: () => iterator,
-      next: async () => {
-        const cause = this.#context?.cause;
-        if (cause !== undefined) throw cause;
-        const message = this.#messages.shift();
-        if (message !== undefined) {
-          if (this.#messages.length === 0) this.#stream.resume();
-          return { done: false, value: this.#decode(message) };
-        }
-        if (this.#halfClosed || this.#discarding) return done;
-        if (this.#waiter !== undefined) throw fail('internal', 'a request stream was read twice at once');
-        return new Promise((resolve, reject) => {
-          this.#waiter = { resolve, reject };
-        });
-      },
-      return: async () => {
-        this.#discard();
-        return done;
-      },
-    };
-    return iterator;
   }
 }

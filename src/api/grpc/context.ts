@@ -3,7 +3,8 @@ import type { IncomingHttpHeaders } from 'node:http2';
 import { Metadata } from '@grpc/grpc-js';
 import { fail } from '../model/errors.ts';
 import { type Namespace, parseNamespace } from '../model/ids.ts';
-import type { NamespaceRule } from './bind.ts';
+import type { Encoded, NamespaceRule } from './bind.ts';
+import { type FramePool, PooledResponse } from './pool.ts';
 
 export const namespaceHeader = 'containerd-namespace';
 export const namespaceHeaderTtrpc = 'containerd-namespace-ttrpc';
@@ -19,6 +20,11 @@ export interface CallContext {
   /** Milliseconds left until the client's deadline, at the time of asking; `Infinity` without a deadline. */
   readonly deadlineMs: number;
   readonly metadata: Metadata;
+  /**
+   * A response of `messageBytes` encoded bytes for the handler to fill and to answer with once; for large ones, since
+   * its buffer is used again and nothing is copied. After it was handed over it must not be touched.
+   */
+  allocate(messageBytes: number): Encoded;
 }
 
 /** The headers of a request, repeated ones kept apart. */
@@ -48,12 +54,14 @@ export class ServerCallContext implements CallContext {
   readonly #headers: RequestHeaders;
   /** Milliseconds since the epoch, or `Infinity`. */
   readonly #deadlineAtMs: number;
+  readonly #pool: FramePool;
   #controller: AbortController | undefined;
   #metadata: Metadata | undefined;
   #cause: Error | undefined;
 
-  constructor(headers: RequestHeaders, rule: NamespaceRule, deadlineAtMs: number) {
+  constructor(headers: RequestHeaders, rule: NamespaceRule, deadlineAtMs: number, pool: FramePool) {
     this.#headers = headers;
+    this.#pool = pool;
     this.namespace = rule === 'required' ? namespaceOf(headers) : ('' as Namespace);
     this.#deadlineAtMs = deadlineAtMs;
   }
@@ -80,6 +88,10 @@ export class ServerCallContext implements CallContext {
       if (this.#cause !== undefined) this.#controller.abort(this.#cause);
     }
     return this.#controller.signal;
+  }
+
+  allocate(messageBytes: number): Encoded {
+    return new PooledResponse(this.#pool, messageBytes);
   }
 
   /** Undefined while the call is wanted; afterwards what ended it. */

@@ -4,14 +4,18 @@ import zlib from 'node:zlib';
 import { fail } from '../model/errors.ts';
 
 /** Compressed flag (1 byte) and big-endian length (4 bytes) before each message. */
-const prefixBytes = 5;
+export const framePrefixBytes = 5;
+
+export function writePrefix(frame: Buffer, messageBytes: number): void {
+  frame[0] = 0;
+  frame.writeUInt32BE(messageBytes, 1);
+}
 
 /** A message with its prefix. The bytes are copied, so the caller may use its buffer again. */
 export function frameOf(message: Uint8Array): Buffer {
-  const frame = Buffer.allocUnsafe(prefixBytes + message.byteLength);
-  frame[0] = 0;
-  frame.writeUInt32BE(message.byteLength, 1);
-  frame.set(message, prefixBytes);
+  const frame = Buffer.allocUnsafe(framePrefixBytes + message.byteLength);
+  writePrefix(frame, message.byteLength);
+  frame.set(message, framePrefixBytes);
   return frame;
 }
 
@@ -45,8 +49,8 @@ export class FrameReader {
     this.#bufferedBytes += chunk.length;
     for (;;) {
       if (this.#prefix === undefined) {
-        if (this.#bufferedBytes < prefixBytes) return;
-        const prefix = this.#take(prefixBytes, false);
+        if (this.#bufferedBytes < framePrefixBytes) return;
+        const prefix = this.#take(framePrefixBytes, false);
         const lengthBytes = prefix.readUInt32BE(1);
         if (prefix[0]! > 1) throw fail('internal', `message flags ${prefix[0]} are unknown`);
         if (lengthBytes > this.#options.messageBytesMax) throw this.#tooLarge(`${lengthBytes} bytes`);

@@ -6,6 +6,7 @@ import { fail } from '../model/errors.ts';
 import type { BoundMethod, BoundService } from './bind.ts';
 import { type CallHost, ServerCall } from './call.ts';
 import { encodeStatusMessage } from './frame.ts';
+import { FramePool } from './pool.ts';
 import { listenOnSocket, type SocketOptions } from './socket.ts';
 import { statusOf } from './status.ts';
 
@@ -47,6 +48,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     draining: false as boolean,
     receiveBytesMax: options.receiveBytesMax ?? messageBytesDefault,
     sendBytesMax: options.sendBytesMax ?? messageBytesDefault,
+    pool: new FramePool(),
     onUnexpected: options.onUnexpected ?? (() => {}),
   } satisfies CallHost;
   const sessions = new Set<http2.ServerHttp2Session>();

@@ -1,11 +1,13 @@
 // Tasks and their shims: what they need of this machine, and the socket on which shims report.
 import { availableParallelism } from 'node:os';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { EventExchange } from '../../actors/events/protocol.ts';
 import { shimTimeoutsDefault } from '../../actors/shim/live.ts';
 import { TaskDirectory } from '../../actors/task/directory.ts';
 import { taskTimeoutsDefault } from '../../actors/task/rpc.ts';
 import { Container } from '../../api/proto/gen/services/containers/v1/containers.ts';
+import { dialGrpcShim } from '../../api/proxy/shim.ts';
 import { ttrpcEventsService } from '../../api/ttrpc/events.ts';
 import { TtrpcServer } from '../../api/ttrpc/server.ts';
 import { ttrpcShimDialer } from '../../api/ttrpc/shim.ts';
@@ -62,6 +64,7 @@ function taskDirectory(
       publishBinary,
       version: version.version,
       debug: config.logLevel === 'debug' || config.logLevel === 'trace',
+      binaryDirectories: [dirname(publishBinary)],
     },
     {
       spawn: openSpawn(),
@@ -73,7 +76,7 @@ function taskDirectory(
   );
   return new TaskDirectory(system, {
     runtime,
-    dial: ttrpcShimDialer(),
+    dial: ttrpcShimDialer(dialGrpcShim),
     log,
     timeouts: shimTimeoutsDefault,
     taskTimeouts: taskTimeoutsDefault,

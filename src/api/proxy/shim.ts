@@ -1,0 +1,108 @@
+// The shim port over gRPC, for shims that answer with that protocol: version 3 of the task service on a unix socket.
+import { Client, connectivityState, credentials, Metadata } from '@grpc/grpc-js';
+import { errorOfStatus } from '../grpc/status.ts';
+import { fail, messageOf } from '../model/errors.ts';
+import { connectionClosedMessage, type DialShim, type ShimConnection } from '../model/ports/shim.ts';
+
+const namespaceKey = 'containerd-namespace';
+const messageBytesMax = 16 * 1024 * 1024;
+/** A gRPC shim listens before it says so: no need for the patience that ttrpc shims get. */
+const dialTimeoutMsMax = 10_000;
+
+const identity = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+/** `address` is a path. Errors carry `unavailable`, `deadline-exceeded` or `canceled`. */
+export const dialGrpcShim: DialShim = async ({ address, version }, options) => {
+  if (!address.startsWith('/'))
+    throw fail('invalid-argument', `gRPC shim address "${address}" is not a path`);
+  const client = new Client(`unix:${address}`, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': messageBytesMax,
+    'grpc.max_send_message_length': messageBytesMax,
+    // A shim that is gone stays gone: nothing is to be gained from finding another one at its address.
+    'grpc.enable_retries': 0,
+    'grpc.use_local_subchannel_pool': 1,
+  });
+  const deadline = Date.now() + Math.min(options.timeoutMs, dialTimeoutMsMax);
+  try {
+    await ready(client, deadline, options.signal);
+  } catch (error) {
+    client.close();
+    throw error;
+  }
+  return connectionOf(client, options.namespace, version);
+};
+
+function ready(client: Client, deadline: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(fail('canceled', 'dial of a gRPC shim: context canceled'));
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted) onAbort();
+    client.waitForReady(deadline, (error) => {
+      signal?.removeEventListener('abort', onAbort);
+      if (error === undefined || error === null) resolve();
+      else reject(fail('unavailable', `dial of a gRPC shim: ${messageOf(error)}`, error));
+    });
+  });
+}
+
+function connectionOf(client: Client, namespace: string, version: number): ShimConnection {
+  const { promise: closed, resolve } = Promise.withResolvers<void>();
+  let ended = false;
+  const end = () => {
+    if (ended) return;
+    ended = true;
+    client.close();
+    resolve();
+  };
+  watch(client.getChannel(), end, () => ended);
+  const metadata = new Metadata();
+  metadata.set(namespaceKey, namespace);
+  return {
+    get ended() {
+      return ended;
+    },
+    closed,
+    close: end,
+    call(wanted, method, payload, { deadlineMs, signal }) {
+      if (ended) return Promise.reject(fail('unknown', connectionClosedMessage));
+      if (wanted !== version) {
+        return Promise.reject(fail('unimplemented', `task service version ${wanted} over gRPC`));
+      }
+      return new Promise((settle, reject) => {
+        const deadline = Number.isFinite(deadlineMs) ? { deadline: Date.now() + deadlineMs } : {};
+        const call = client.makeUnaryRequest(
+          `/containerd.task.v${version}.Task/${method}`,
+          identity,
+          (bytes: Buffer) => bytes,
+          payload,
+          metadata,
+          deadline,
+          (error, answer) => {
+            signal?.removeEventListener('abort', onAbort);
+            if (error !== null) {
+              // The calls hear of the end before the channel's watcher does.
+              if (client.getChannel().getConnectivityState(false) !== connectivityState.READY) end();
+              reject(
+                ended ? fail('unknown', connectionClosedMessage) : errorOfStatus(error.code, error.details),
+              );
+            } else settle(answer as Buffer);
+          },
+        );
+        const onAbort = () => call.cancel();
+        signal?.addEventListener('abort', onAbort, { once: true });
+        if (signal?.aborted) onAbort();
+      });
+    },
+  };
+}
+
+/** Calls `end` when the channel, ready now, is anything else. */
+function watch(channel: ReturnType<Client['getChannel']>, end: () => void, ended: () => boolean): void {
+  const look = () => {
+    if (ended()) return;
+    const state = channel.getConnectivityState(false);
+    if (state !== connectivityState.READY) end();
+    else channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, look);
+  };
+  look();
+}

@@ -17,10 +17,11 @@ export class Watchers {
     const watcher: Watcher = { callback };
     let set = this.#byPath.get(path);
     if (set === undefined) this.#byPath.set(path, (set = new Set()));
-    set.add(watcher);
+    const own = set;
+    own.add(watcher);
     return () => {
-      const now = this.#byPath.get(path);
-      if (now?.delete(watcher) && now.size === 0) this.#byPath.delete(path);
+      own.delete(watcher);
+      if (own.size === 0 && this.#byPath.get(path) === own) this.#byPath.delete(path);
     };
   }
 

@@ -86,10 +86,10 @@ export function servicePlugins(daemon: Daemon): Registration[] {
       });
     }),
     serve('version', [], () => versionService(version)),
-    serve('introspection', [], () =>
+    serve('introspection', [runtime], (context) =>
       introspectionService({
         plugins: () => daemon.plugins.list().map(pluginMessage),
-        infoProviders: new Map(),
+        infoProviders: new Map([[`${runtime}/task`, context.get<TaskRuntime>(runtime).info]]),
         uuid: persistedUuid(directories.plugin(pluginType.grpc, 'introspection')),
         pidns: pidNamespace(),
         deprecations: () => [],

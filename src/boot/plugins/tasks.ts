@@ -6,6 +6,9 @@ import type { EventExchange } from '../../actors/events/protocol.ts';
 import { shimTimeoutsDefault } from '../../actors/shim/live.ts';
 import { TaskDirectory } from '../../actors/task/directory.ts';
 import { taskTimeoutsDefault } from '../../actors/task/rpc.ts';
+import type { PluginInfoProvider } from '../../api/grpc/introspection.ts';
+import { runtimeInfoProvider } from '../../api/grpc/runtime-info.ts';
+import type { ShimRuntime } from '../../api/model/ports/shim.ts';
 import { Container } from '../../api/proto/gen/services/containers/v1/containers.ts';
 import { dialGrpcShim } from '../../api/proxy/shim.ts';
 import { ttrpcEventsService } from '../../api/ttrpc/events.ts';
@@ -23,6 +26,8 @@ const publishBinary = fileURLToPath(new URL('../../../bin/trouped', import.meta.
 
 export interface TaskRuntime extends AsyncDisposable {
   readonly tasks: TaskDirectory;
+  /** What a runtime says of itself. */
+  readonly info: PluginInfoProvider;
 }
 
 export function taskPlugin(daemon: Daemon): Registration {
@@ -38,7 +43,8 @@ export function taskPlugin(daemon: Daemon): Registration {
     async init(context): Promise<TaskRuntime> {
       const exchange = context.get<EventExchange>(pluginType.event);
       const { reader } = context.get<Metadata>(pluginType.metadata);
-      const tasks = taskDirectory(daemon, exchange);
+      const runtime = shimRuntime(daemon);
+      const tasks = taskDirectory(daemon, runtime, exchange);
       await root.startChild(tasks.child());
       // Shims report as soon as they can; clients come in when it is known what still runs.
       const ttrpc = await startTtrpc(daemon, exchange);
@@ -46,16 +52,17 @@ export function taskPlugin(daemon: Daemon): Registration {
         const record = reader.container(namespace, id);
         return record === undefined ? undefined : Container.decode(record).runtime?.name;
       });
-      return { tasks, [Symbol.asyncDispose]: async () => void (await ttrpc.close()) };
+      return {
+        tasks,
+        info: runtimeInfoProvider(runtime),
+        [Symbol.asyncDispose]: async () => void (await ttrpc.close()),
+      };
     },
   };
 }
 
-function taskDirectory(
-  { config, version, log, sys, system, clock }: Daemon,
-  exchange: EventExchange,
-): TaskDirectory {
-  const runtime = createShimRuntime(
+function shimRuntime({ config, version, log, sys }: Daemon): ShimRuntime {
+  return createShimRuntime(
     {
       root: config.root,
       state: config.state,
@@ -74,6 +81,13 @@ function taskDirectory(
       onWarning: (message) => log.warn(message),
     },
   );
+}
+
+function taskDirectory(
+  { log, system, clock }: Daemon,
+  runtime: ShimRuntime,
+  exchange: EventExchange,
+): TaskDirectory {
   return new TaskDirectory(system, {
     runtime,
     dial: ttrpcShimDialer(dialGrpcShim),

@@ -1,0 +1,80 @@
+// The launchers: which entry point and which Node they take, in a checkout, in a package, and through links.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const bin = fileURLToPath(new URL('../../../bin', import.meta.url));
+
+function temporary(t: TestContext): string {
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'troupe launch ')));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+function write(path: string, content: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, content);
+}
+
+/** A Node that prints its own name and its arguments, one a line. */
+function fakeNode(root: string, name: string): void {
+  const path = join(root, 'node_modules/node/bin/node');
+  write(path, `#!/bin/sh\nprintf '%s\\n' ${name} "$@"\n`);
+  chmodSync(path, 0o755);
+}
+
+function lines(program: string, ...args: string[]): string[] {
+  const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+  return `${stdout}${stderr}`.trimEnd().split('\n');
+}
+
+test('a checkout runs its sources, even when it was built', (t) => {
+  const root = temporary(t);
+  cpSync(bin, join(root, 'bin'), { recursive: true });
+  fakeNode(root, 'own');
+  for (const file of ['src/cli.ts', 'src/daemon.ts', 'dist/cli.js', 'dist/daemon.js'])
+    write(join(root, file), '');
+  assert.deepEqual(lines(join(root, 'bin/troupe'), 'a b', ''), ['own', join(root, 'src/cli.ts'), 'a b']);
+  assert.deepEqual(lines(join(root, 'bin/trouped'), '--x'), ['own', join(root, 'src/daemon.ts'), '--x']);
+});
+
+test('a package runs its JavaScript with the Node beside or below it, through a link too', (t) => {
+  const root = temporary(t);
+  const home = join(root, 'node_modules/troupe');
+  cpSync(bin, join(home, 'bin'), { recursive: true });
+  write(join(home, 'dist/cli.js'), '');
+  fakeNode(root, 'beside');
+  mkdirSync(join(root, 'node_modules/.bin'));
+  symlinkSync('../troupe/bin/troupe', join(root, 'node_modules/.bin/troupe'));
+  symlinkSync(join(root, 'node_modules/.bin/troupe'), join(root, 'link'));
+  for (const program of [
+    join(home, 'bin/troupe'),
+    join(root, 'node_modules/.bin/troupe'),
+    join(root, 'link'),
+  ]) {
+    assert.deepEqual(lines(program, 'x'), ['beside', join(home, 'dist/cli.js'), 'x']);
+  }
+  fakeNode(home, 'below');
+  assert.equal(lines(join(root, 'link'))[0], 'below');
+});
+
+test('without a pinned Node it says so', (t) => {
+  const root = temporary(t);
+  cpSync(bin, join(root, 'bin'), { recursive: true });
+  const { status, stderr } = spawnSync(join(root, 'bin/troupe'), { encoding: 'utf8' });
+  assert.equal(status, 1);
+  assert.equal(stderr, `troupe: no pinned Node above ${root}; run npm ci there\n`);
+});

@@ -176,27 +176,33 @@ export class TaskDirectory implements Tasks {
    * task are sent away; clients hear nothing of either.
    */
   async recover(runtimeOf: RuntimeOf): Promise<void> {
-    const { runtime, log, recoverConcurrency } = this.#deps;
+    const { runtime, log } = this.#deps;
     for (const namespace of await runtime.namespaces()) {
-      const kept = new Set<string>();
-      const bundles = await runtime.bundles(namespace);
-      const next = bundles.values();
-      const work = async () => {
-        for (const { id } of next) {
-          try {
-            if (await this.#recoverOne({ namespace, id }, runtimeOf)) kept.add(id);
-          } catch (error) {
-            // Unclear whether it lives: its data stays.
-            kept.add(id);
-            log.error('task cannot be recovered', { namespace, id, error });
-          }
-        }
-      };
-      await Promise.all(Array.from({ length: Math.max(1, recoverConcurrency) }, work));
-      await runtime.sweepWork(namespace, kept).catch((error) => {
-        log.warn('work directories cannot be swept', { namespace, error });
-      });
+      try {
+        await this.#recoverAll(namespace, runtimeOf);
+      } catch (error) {
+        log.error('tasks of a namespace cannot be recovered', { namespace, error });
+      }
     }
+  }
+
+  async #recoverAll(namespace: string, runtimeOf: RuntimeOf): Promise<void> {
+    const { runtime, log, recoverConcurrency } = this.#deps;
+    const kept = new Set<string>();
+    const next = (await runtime.bundles(namespace)).values();
+    const work = async () => {
+      for (const { id } of next) {
+        try {
+          if (await this.#recoverOne({ namespace, id }, runtimeOf)) kept.add(id);
+        } catch (error) {
+          // Unclear whether it lives: its data stays.
+          kept.add(id);
+          log.error('task cannot be recovered', { namespace, id, error });
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: Math.max(1, recoverConcurrency) }, work));
+    await runtime.sweepWork(namespace, kept);
   }
 
   async #recoverOne(key: ShimKey, runtimeOf: RuntimeOf): Promise<boolean> {

@@ -198,6 +198,17 @@ async function names(directory: string): Promise<string[]> {
   return found.filter(isIdentifier).sort();
 }
 
+/** Deletes what a daemon that was killed had begun to delete. */
+async function finishRemovals(directory: string, unmountAll: UnmountAll): Promise<void> {
+  const entries = await readdir(directory).catch(() => []);
+  for (const name of entries) {
+    if (!name.startsWith('.') || !isIdentifier(name.slice(1))) continue;
+    const doomed = join(directory, name);
+    await unmountAll(doomed);
+    await rm(doomed, { recursive: true, force: true });
+  }
+}
+
 function isIdentifier(name: string): boolean {
   try {
     checkIdentifier(name, 'name');
@@ -213,9 +224,15 @@ export async function listNamespaces(roots: BundleRoots): Promise<string[]> {
   return [...new Set(found.flat())].sort();
 }
 
-export async function listBundles(roots: BundleRoots, namespace: string): Promise<Bundle[]> {
+export async function listBundles(
+  roots: BundleRoots,
+  namespace: string,
+  unmountAll: UnmountAll,
+): Promise<Bundle[]> {
   const bundles: Bundle[] = [];
-  for (const id of await names(join(roots.state, runtimeDirectory, namespace))) {
+  const directory = join(roots.state, runtimeDirectory, namespace);
+  await finishRemovals(directory, unmountAll);
+  for (const id of await names(directory)) {
     const bundle = bundleOf(roots, { namespace, id });
     const entries = await readdir(bundle.path).catch(() => []);
     if (entries.length === 0) {
@@ -234,7 +251,9 @@ export async function sweepWork(
   keep: ReadonlySet<string>,
   unmountAll: UnmountAll,
 ): Promise<void> {
-  for (const id of await names(join(roots.root, runtimeDirectory, namespace))) {
+  const directory = join(roots.root, runtimeDirectory, namespace);
+  await finishRemovals(directory, unmountAll);
+  for (const id of await names(directory)) {
     if (keep.has(id)) continue;
     const { workPath } = bundleOf(roots, { namespace, id });
     await unmountAll(workPath);

@@ -190,7 +190,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     saveBinary: bundles.saveBinary,
     loadBinary: bundles.loadBinary,
     namespaces: () => bundles.listNamespaces(config),
-    bundles: (namespace) => bundles.listBundles(config, namespace),
+    bundles: (namespace) => bundles.listBundles(config, namespace, deps.unmountAll),
     sweepWork: (namespace, keep) => bundles.sweepWork(config, namespace, keep, deps.unmountAll),
   };
 }

@@ -101,7 +101,7 @@ export interface ShimRuntime {
   loadBinary(bundle: Bundle): Promise<string | undefined>;
   /** Namespaces that have a directory of bundles. */
   namespaces(): Promise<string[]>;
-  /** Bundles of a namespace; empty and unreadable directories are removed on the way. */
+  /** Bundles of a namespace; empty, unreadable and half-deleted directories are removed on the way. */
   bundles(namespace: string): Promise<Bundle[]>;
   /** Removes work directories of a namespace whose id is not in `keep`. */
   sweepWork(namespace: string, keep: ReadonlySet<string>): Promise<void>;

@@ -267,6 +267,23 @@ test('a shim that claims version 3 but serves version 2 is served', options, asy
   await fake.tasks.delete({ namespace, id: 'web' });
 });
 
+test('many tasks at once', options, async (t) => {
+  const fake = await createFake(t);
+  const ids = Array.from({ length: 100 }, (_, i) => `t${i}`);
+  await Promise.all(
+    ids.map(async (id) => {
+      const task = await fake.create(id);
+      await task.call('start', init);
+      const exit = task.call('wait', init, forever);
+      await task.call('kill', { ...init, signal: 9, all: false });
+      assert.equal((await exit).exitStatus, 137);
+      await fake.tasks.delete({ namespace, id });
+    }),
+  );
+  assert.deepEqual(fake.tasks.ids(namespace), []);
+  assert.equal(fake.bundles.size, 0);
+});
+
 test('a crashed actor comes back and asks the shim what is true', options, async (t) => {
   const fake = await createFake(t);
   await fake.create();

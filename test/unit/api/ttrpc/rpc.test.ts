@@ -6,6 +6,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
 import { fail } from '../../../../src/api/model/errors.ts';
 import { Status } from '../../../../src/api/proto/gen/google/rpc/status.ts';
 import { Request, Response } from '../../../../src/api/proto/gen/ttrpc/ttrpc.ts';
@@ -334,6 +335,35 @@ test('protocol errors are answered on their stream', async (t) => {
   await expectError(17, 3);
   send(19, frameType.request, 0, request('Echo', 'still here'));
   assert.equal((await next()).streamId, 19);
+});
+
+test('whatever frames a client sends, the server goes on', async (t) => {
+  const { path, client } = await harness(t);
+  const anyRequest = fc.oneof(
+    fc.constantFrom('Echo', 'Count', 'Join', 'Shout', 'Absent', 'Bad').map((name) => request(name, '3')),
+    fc.uint8Array({ maxLength: 60 }),
+  );
+  const frame = fc.record({
+    streamId: fc.oneof(fc.nat(12), fc.nat(0xffff_ffff)),
+    type: fc.nat(4),
+    flags: fc.nat(8),
+    data: anyRequest,
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(frame, { maxLength: 30 }),
+      fc.uint8Array({ maxLength: 20 }),
+      async (frames, tail) => {
+        const socket = connect(path);
+        await once(socket, 'connect');
+        socket.resume();
+        socket.end(Buffer.concat([...frames.map(encodeFrame), tail]));
+        await once(socket, 'close');
+        assert.equal((await client.call('test.Echo', 'Echo', say('alive'))).length, 5);
+      },
+    ),
+    { numRuns: 60 },
+  );
 });
 
 test('a client gets through what a strange server says', async (t) => {

@@ -246,6 +246,7 @@ test('what is in a bundle is found again; leftovers are swept', async (t) => {
     ['web'],
   );
   assert.ok(!existsSync(join(state, 'ns/empty')));
+  assert.ok(!existsSync(join(state, 'ns/.web2')));
   await runtime.sweepWork('ns', new Set(['web']));
   assert.deepEqual(readdirSync(join(work, 'ns')), ['web']);
   rmSync(join(bundle.path, 'bootstrap.json'));

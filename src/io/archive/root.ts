@@ -111,18 +111,20 @@ export class ConfinedRoot implements Disposable {
           moveTo(this.#reopen(done));
           continue;
         }
-        const link = this.#linkAt(fd, name);
-        if (link === undefined) {
-          moveTo(this.#enter(fd, name, done, make));
+        const next = this.#enter(fd, name, done, make);
+        if (next !== undefined) {
+          moveTo(next);
           done.push(name);
           continue;
         }
+        const link = this.#sys.readlinkat(fd, pathArg(name)).toString('latin1');
         if (++links > symlinksMax) {
           throw fail('invalid-argument', `${quoted(path)} leads through more than ${symlinksMax} symlinks`);
         }
         const parts = link.split('/');
-        if (todo.length + parts.length > depthMax * 2)
+        if (todo.length + parts.length > depthMax * 2) {
           throw fail('invalid-argument', `${quoted(path)} is too deep`);
+        }
         todo.push(...parts.reverse());
         if (link.startsWith('/')) {
           done.length = 0;
@@ -137,23 +139,25 @@ export class ConfinedRoot implements Disposable {
     }
   }
 
-  #linkAt(parentFd: number, name: ByteString): ByteString | undefined {
-    try {
-      return this.#sys.readlinkat(parentFd, pathArg(name)).toString('latin1');
-    } catch (error) {
-      const errno = errnoOf(error);
-      if (errno === 'EINVAL' || errno === 'ENOENT') return undefined;
-      throw error;
-    }
-  }
-
-  #enter(parentFd: number, name: ByteString, above: readonly ByteString[], make: boolean): number {
+  /** Opens a directory, making it when it is missing and to be made; undefined for a symlink. */
+  #enter(
+    parentFd: number,
+    name: ByteString,
+    above: readonly ByteString[],
+    make: boolean,
+  ): number | undefined {
     const flags = directoryFlags | constants.O_NOFOLLOW;
     const argument = pathArg(name);
     try {
       return this.#sys.openat(parentFd, argument, flags, 0);
     } catch (error) {
-      if (!make || errnoOf(error) !== 'ENOENT') throw error;
+      const errno = errnoOf(error);
+      if (errno === 'ENOTDIR' || errno === 'ELOOP') {
+        const mode = this.#sys.statat(parentFd, argument, at.symlinkNofollow).mode;
+        if ((mode & fileType.mask) === fileType.symlink) return undefined;
+        throw error;
+      }
+      if (!make || errno !== 'ENOENT') throw error;
     }
     this.#sys.mkdirat(parentFd, argument, 0o755);
     // The mask of the process may have taken bits away.

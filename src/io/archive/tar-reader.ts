@@ -1,5 +1,6 @@
 // A push parser for tar streams (ustar, PAX, GNU long names, PAX sparse files): chunks in, calls to a sink out, with
-// nothing allocated per chunk and next to nothing per entry.
+// nothing allocated per chunk and next to nothing per entry. Not tar-stream: it reads names and PAX values as UTF-8
+// text, which destroys binary xattrs (security.capability) and names that are none.
 import { fail, wrap } from '../../api/model/errors.ts';
 import { type ByteString, quoted } from './bytes.ts';
 import { decodePax, type PaxRecord, parsePaxInteger, parsePaxTime, xattrPrefix } from './pax.ts';

@@ -19,7 +19,7 @@ import { statusOf } from './status.ts';
 export interface LoadedSnapshotter {
   readonly actor: ActorRef<SnapshotProtocol>;
   /** Labels that the backend adds to the record of the snapshot with this backend id. */
-  ownLabels(id: number): ReadonlyMap<string, string>;
+  readonly ownLabels: (id: number) => ReadonlyMap<string, string>;
 }
 
 export interface SnapshotsDeps extends MetadataDeps {

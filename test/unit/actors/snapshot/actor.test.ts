@@ -2,49 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fail } from '../../../../src/api/model/errors.ts';
-import type { BackendSnapshot, Snapshotter } from '../../../../src/api/model/ports/snapshotter.ts';
 import { coded, SnapshotBench, testNamespace } from '../../../suites/snapshotter-bench.ts';
-
-/** Snapshots that are but numbers in a set, with hooks for what goes wrong. */
-class FakeBackend implements Snapshotter {
-  readonly name = 'fake';
-  readonly root = '/nowhere';
-  readonly capabilities = ['rebase'];
-  readonly made = new Set<number>();
-  onCreate: (snapshot: BackendSnapshot, signal: AbortSignal | undefined) => Promise<void> = async () => {};
-  onRemove: (id: number) => Promise<void> = async () => {};
-  onUsage: (id: number) => Promise<void> = async () => {};
-
-  async create(snapshot: BackendSnapshot, signal?: AbortSignal): Promise<void> {
-    await this.onCreate(snapshot, signal);
-    this.made.add(snapshot.id);
-  }
-  mounts({ id }: BackendSnapshot) {
-    return [{ type: 'fake', source: String(id), target: '', options: [] }];
-  }
-  async usage(id: number) {
-    await this.onUsage(id);
-    if (!this.made.has(id)) throw fail('not-found', `data of ${id}`);
-    return { sizeBytes: id, inodes: 1 };
-  }
-  ownLabels() {
-    return new Map<string, string>();
-  }
-  async remove(id: number) {
-    await this.onRemove(id);
-    this.made.delete(id);
-  }
-  async highestId() {
-    return Math.max(0, ...this.made);
-  }
-  async cleanup(readLive: () => Promise<(id: number) => boolean>) {
-    const listed = [...this.made];
-    const isLive = await readLive();
-    const dead = listed.filter((id) => !isLive(id));
-    for (const id of dead) this.made.delete(id);
-    return { removed: dead.length, failures: [] };
-  }
-}
+import { FakeBackend } from './fake-backend.ts';
 
 async function start(): Promise<{ bench: SnapshotBench; backend: FakeBackend } & AsyncDisposable> {
   const backend = new FakeBackend();

@@ -149,8 +149,19 @@ const dependencyHomes: Record<string, string[]> = {
 
 // What touches the machine has a room of its own; the faces own their sockets.
 const builtinHomes: Record<string, string[]> = {
-  'node:child_process': ['io/', 'boot/'],
-  'node:fs': ['io/', 'api/cli/', 'api/client/', 'api/grpc/', 'api/ttrpc/', 'boot/', 'threads/', 'daemon.ts'],
+  // api/client only as the way to make a fifo for callers that hand in none.
+  'node:child_process': ['io/', 'boot/', 'api/client/'],
+  'node:fs': [
+    'io/',
+    'api/cli/',
+    'api/client/',
+    'api/grpc/',
+    'api/ttrpc/',
+    'boot/',
+    'threads/',
+    'daemon.ts',
+    'cli.ts',
+  ],
   'node:fs/promises': ['io/', 'api/cli/', 'api/client/', 'api/grpc/', 'api/ttrpc/', 'boot/', 'threads/'],
 };
 

@@ -1,4 +1,4 @@
-// troupe ps, kill, rm.
+// troupe ps, kill and rm: what becomes of containers after run.
 import type { Command } from 'commander';
 import {
   type Client,

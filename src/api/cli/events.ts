@@ -1,4 +1,4 @@
-// troupe events.
+// troupe events: prints what happens in the daemon, a line per event.
 import type { Command } from 'commander';
 import { formatRfc3339 } from '../model/time.ts';
 import type { Run } from './context.ts';

@@ -1,4 +1,4 @@
-// troupe exec.
+// troupe exec: one more command in a container that runs.
 import { randomBytes } from 'node:crypto';
 import type { Command } from 'commander';
 import { mergeEnv, nullIo, type OciProcess, TroupeError } from '../client/index.ts';

@@ -1,5 +1,5 @@
 // How sizes, times, digests and tables are shown.
-import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
+import type { Timestamp } from '../client/index.ts';
 
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 

@@ -1,4 +1,4 @@
-// troupe pull, images, rmi.
+// troupe pull, images and rmi: images come, are listed, and go.
 import type { Command } from 'commander';
 import {
   type Client,

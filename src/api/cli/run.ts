@@ -1,4 +1,4 @@
-// troupe run.
+// troupe run: an image becomes a container, and a command runs in it.
 import { randomBytes } from 'node:crypto';
 import { isAbsolute } from 'node:path';
 import type { Command } from 'commander';

@@ -1,4 +1,4 @@
-// troupe version.
+// troupe version: what this program and the daemon are.
 import type { Command } from 'commander';
 import { programName, type Run } from './context.ts';
 

@@ -3,6 +3,7 @@ export type { Credentials, CredentialsSource, Hosts, RegistryHost } from '../../
 export { defaultHosts } from '../../io/registry/hosts.ts';
 export { familiarReference, normalizeReference, parseReference } from '../../io/registry/reference.ts';
 export { codeOf, type ErrorCode, messageOf, TroupeError } from '../model/errors.ts';
+export type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 export { Status } from '../proto/gen/types/task/task.ts';
 export {
   addressDefault,

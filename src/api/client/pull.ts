@@ -7,7 +7,7 @@ import {
   type Hosts,
 } from '../../io/registry/hosts.ts';
 import { hostWithoutPort, type Reference } from '../../io/registry/reference.ts';
-import { createRegistry, type Registry } from '../../io/registry/registry.ts';
+import type { Registry } from '../../io/registry/registry.ts';
 import { codeOf, fail } from '../model/errors.ts';
 import { digestAlgorithm } from '../model/ids.ts';
 import { label, labelBytesMax } from '../model/labels.ts';
@@ -60,6 +60,8 @@ export async function pullContent(
   options: PullOptions & { lease: string },
 ): Promise<PulledImage> {
   const { auth } = options;
+  // Loaded when it is first needed: most programs and commands never speak to a registry.
+  const { createRegistry } = await import('../../io/registry/registry.ts');
   const made =
     options.registry === undefined
       ? createRegistry({

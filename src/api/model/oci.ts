@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Descriptor } from '../proto/gen/types/descriptor.ts';
 import type { Platform } from '../proto/gen/types/platform.ts';
 import { fail, wrap } from './errors.ts';
-import { type Digest, parseDigest } from './ids.ts';
+import { type Digest, digestAlgorithm, parseDigest } from './ids.ts';
 
 export const mediaType = {
   ociIndex: 'application/vnd.oci.image.index.v1+json',
@@ -43,6 +43,8 @@ export interface LinkedDescriptor extends Descriptor {
   digest: Digest;
   platform?: Platform;
   urls: readonly string[];
+  /** The blob itself, when the link brings it along and its length and digest are right. */
+  data?: Uint8Array;
 }
 
 export interface ImageIndex {
@@ -144,7 +146,19 @@ export function parseDescriptor(value: unknown, name: string): LinkedDescriptor 
     urls: stringsOf(object['urls'], `${name} urls`),
   };
   if (object['platform'] != null) descriptor.platform = platformFrom(object['platform'], `${name} platform`);
+  const data = embedded(stringOf(object['data'], `${name} data`), descriptor);
+  if (data !== undefined) descriptor.data = data;
   return descriptor;
+}
+
+/** Base64 that is not the blob counts for nothing: the blob can still be fetched. */
+function embedded(text: string, { digest, size }: LinkedDescriptor): Uint8Array | undefined {
+  if (text === '') return undefined;
+  const data = Buffer.from(text, 'base64');
+  if (BigInt(data.byteLength) !== size) return undefined;
+  const algorithm = digestAlgorithm(digest);
+  const actual = `${algorithm}:${createHash(algorithm).update(data).digest('hex')}`;
+  return actual === digest ? data : undefined;
 }
 
 function platformFrom(value: unknown, name: string): Platform {

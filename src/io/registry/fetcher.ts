@@ -22,6 +22,10 @@ export async function* fetchBlob(
   offsetBytes: number,
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, undefined> {
+  if (descriptor.data !== undefined) {
+    yield descriptor.data.subarray(offsetBytes);
+    return;
+  }
   const total = Number(descriptor.size);
   let offset = offsetBytes;
   let fruitless = 0;

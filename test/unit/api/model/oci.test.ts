@@ -31,6 +31,22 @@ test('an index keeps platforms, annotations and sizes', () => {
   assert.equal(index.manifests[0]!.annotations.get('a'), 'b');
 });
 
+test('a link may bring its blob along, if it is that blob', () => {
+  const blob = Buffer.from('{}');
+  const right = `sha256:${createHash('sha256').update(blob).digest('hex')}`;
+  const link = (over: object) =>
+    parseIndex(
+      bytes({
+        manifests: [{ ...descriptor, digest: right, size: 2, data: blob.toString('base64'), ...over }],
+      }),
+      'i',
+    ).manifests[0]!;
+  assert.deepEqual(link({}).data, blob);
+  assert.equal(link({ size: 3 }).data, undefined);
+  assert.equal(link({ digest }).data, undefined);
+  assert.equal(link({ data: '!' }).data, undefined);
+});
+
 test('documents of one kind dressed as another are refused', () => {
   const refused = { code: 'invalid-argument' };
   assert.throws(() => parseIndex(bytes({ manifests: [], layers: [] }), 'i'), refused);

@@ -101,6 +101,12 @@ test('addresses in a descriptor come first, and a 404 there falls back to the re
   assert.equal(fake.seen.length, 1);
 });
 
+test('a blob that its descriptor brings along is not asked for', async () => {
+  await using fake = await fakeRegistry((_, res) => void res.end(blob));
+  assert.ok((await fetchFrom(fake, { ...layerOf(blob), data: blob }, 7)).equals(blob.subarray(7)));
+  assert.equal(fake.seen.length, 0);
+});
+
 test('missing is not-found; an abort ends a stalled body', async () => {
   await using fake = await fakeRegistry((_, res) => void res.writeHead(404).end());
   await assert.rejects(fetchFrom(fake, layerOf(blob)), { code: 'not-found' });

@@ -164,6 +164,24 @@ export function blobStoreSuite(name: string, make: () => BlobStoreUnderTest): vo
     for (const data of blobs) assert.equal(store.sizeOf(digestOfBytes(data)), data.length);
   });
 
+  check('placed blobs are there at once and settled later', async ({ store }) => {
+    const digest = digestOfBytes(bytes('placed'));
+    await store.place(digest, bytes('placed'));
+    assert.equal(await readAll(store, digest), 'placed');
+    await store.settle([digest, digestOfBytes(bytes('absent'))]);
+    await store.restore([
+      { digest, data: bytes('placed') },
+      { digest: digestOfBytes(bytes('lost')), data: bytes('lost') },
+    ]);
+    assert.equal(await readAll(store, digestOfBytes(bytes('lost'))), 'lost');
+  });
+
+  check('a store knows whether the machine was restarted', async (made) => {
+    assert.equal(made.store.rebooted(), true);
+    made.store.noteBoot();
+    assert.equal(made.reopen().rebooted(), false);
+  });
+
   check('ranges are read, and a read past the end is data loss', async ({ store }) => {
     const digest = digestOfBytes(bytes('0123456789'));
     await store.put(digest, bytes('0123456789'));

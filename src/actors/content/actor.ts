@@ -36,8 +36,16 @@ export const contentActor = defineActor<ContentIoProtocol, never, State, Content
   }),
 
   handleCall: {
-    put: (state, { digest, data }, call, context) =>
-      answer(state, call, context, () => state.blobs.put(digest, data)),
+    put: (state, { digest, data, durable }, call, context) =>
+      answer(state, call, context, () =>
+        durable ? state.blobs.put(digest, data) : state.blobs.place(digest, data),
+      ),
+
+    settle: (state, { digests }, call, context) =>
+      answer(state, call, context, () => state.blobs.settle(digests)),
+
+    restore: (state, { blobs }, call, context) =>
+      answer(state, call, context, () => state.blobs.restore(blobs)),
 
     adopt: (state, { path, expected, digest }, call, context) =>
       answer(state, call, context, () => state.blobs.adopt(path, { expected, digest })),

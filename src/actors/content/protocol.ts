@@ -14,8 +14,10 @@ export interface IngestState {
 
 /** What the content actor does. Operations on one ingest run one after the other, on several at the same time. */
 export interface ContentIoProtocol {
-  /** Stores a whole small blob whose digest the caller has computed. */
-  put: { request: { digest: Digest; data: Uint8Array }; reply: void };
+  /** Stores a whole small blob whose digest the caller has computed. Unless durable, it is to be settled later. */
+  put: { request: { digest: Digest; data: Uint8Array; durable: boolean }; reply: void };
+  settle: { request: { digests: Digest[] }; reply: void };
+  restore: { request: { blobs: { digest: Digest; data: Uint8Array }[] }; reply: void };
   /** Takes over a file; `digest` when the caller knows it. */
   adopt: {
     request: { path: string; expected: Digest | undefined; digest: Digest | undefined };

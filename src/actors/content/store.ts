@@ -17,7 +17,9 @@ import type {
   OpenWriterRequest,
   Writer,
 } from './protocol.ts';
-import { IngestWriter, ioDeadlineMs, type WriterHost } from './writer.ts';
+import { Settler, type SettlerLimits, settlerLimitsDefault } from './settler.ts';
+import { IngestWriter } from './writer.ts';
+import { ioDeadlineMs, type WriterHost } from './writer-body.ts';
 
 export type SharingPolicy = 'shared' | 'isolated';
 
@@ -29,6 +31,7 @@ export interface ContentStoreDeps {
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly sharingPolicy: SharingPolicy;
+  readonly settlerLimits?: SettlerLimits;
   readonly logError: (message: string, error: unknown) => void;
 }
 
@@ -47,7 +50,9 @@ export async function startContentStore(deps: ContentStoreDeps): Promise<Content
   }
   await deps.io.call('sweep', { keep }, { deadlineMs: ioDeadlineMs });
   await deps.io.call('emptyTrash', undefined, { deadlineMs: ioDeadlineMs });
-  return new LocalContentStore(deps, lastId + 1);
+  const content = new LocalContentStore(deps, lastId + 1);
+  await content.start();
+  return content;
 }
 
 class LocalContentStore implements ContentStore {
@@ -60,10 +65,14 @@ class LocalContentStore implements ContentStore {
   readonly #aborting = new Set<string>();
   /** Files being taken over whose digest is not known yet. */
   readonly #adopting = new Set<Promise<CommittedBlob>>();
+  readonly #settler: Settler;
   #nextId: number;
 
   constructor(deps: ContentStoreDeps, nextId: number) {
     this.#deps = deps;
+    const limits = deps.settlerLimits ?? settlerLimitsDefault;
+    const settler = new Settler(deps, limits, (digest) => this.#claims.has(digest));
+    this.#settler = settler;
     this.blobs = deps.blobs;
     this.#nextId = nextId;
     const { io, metadata, reader, clock, logError } = deps;
@@ -73,12 +82,25 @@ class LocalContentStore implements ContentStore {
       reader,
       clock,
       logError,
+      mayLeaveUnsettled: () => settler.hasRoom,
+      leaveUnsettled: (digest) => settler.add(digest),
       claim: (digest) => this.#claim(digest),
       unlock: (writer) => {
         const key = lockKey(writer.identity.namespace, writer.ref);
         if (this.#writers.get(key) === writer) this.#writers.delete(key);
       },
     };
+  }
+
+  async start(): Promise<void> {
+    const { blobs } = this.#deps;
+    const rebooted = blobs.rebooted();
+    await this.#settler.start(rebooted);
+    if (!rebooted) return;
+    // A file may have its name but not its bytes when its record was never made: nobody must find it by its name.
+    await this.cleanup();
+    await this.#settler.settled();
+    blobs.noteBoot();
   }
 
   async openWriter(request: OpenWriterRequest): Promise<Writer> {
@@ -216,8 +238,8 @@ class LocalContentStore implements ContentStore {
     const release = digest === undefined ? undefined : this.#claim(digest);
     const adopted = this.#deps.io.call('adopt', { path, expected, digest }, { deadlineMs: ioDeadlineMs });
     const recorded = adopted.then(async (blob) => {
-      const request = { namespace, ref: undefined, lease, labels: new Map(labels), ...blob };
-      await this.#deps.metadata.call('content.commit', request);
+      const links = { namespace, ref: undefined, lease, labels: new Map(labels), unsettled: undefined };
+      await this.#deps.metadata.call('content.commit', { ...links, ...blob });
       return blob;
     });
     if (release === undefined) this.#adopting.add(recorded);

@@ -1,53 +1,28 @@
 // One locked ref on the main thread: small content waits in memory and reaches the disk in one message, larger
 // content goes to the content actor as it comes.
-import { hash } from 'node:crypto';
 import { fail } from '../../api/model/errors.ts';
-import { type Digest, type DigestAlgorithm, digestAlgorithm, type Namespace } from '../../api/model/ids.ts';
+import { type Digest, digestAlgorithm } from '../../api/model/ids.ts';
 import { checkLabels } from '../../api/model/labels.ts';
 import type { CommittedBlob } from '../../api/model/ports/blobs.ts';
-import type { Clock } from '../../api/model/time.ts';
-import type { ActorRef } from '../../supervisor/types.ts';
-import type { MetadataProtocol, MetadataReader } from '../metadata/protocol.ts';
-import type { CommitRequest, ContentIoProtocol, IngestState, IngestStatus, Writer } from './protocol.ts';
+import type { CommitRequest, IngestState, IngestStatus, Writer } from './protocol.ts';
+import {
+  type Body,
+  bufferedBytesMax,
+  digestOf,
+  handingOver,
+  inMemory,
+  ioDeadlineMs,
+  joined,
+  recordDelayMs,
+  type WriterHost,
+  type WriterIdentity,
+} from './writer-body.ts';
 
-/** What writers share. */
-export interface WriterHost {
-  readonly io: ActorRef<ContentIoProtocol>;
-  readonly metadata: ActorRef<MetadataProtocol>;
-  readonly reader: MetadataReader;
-  readonly clock: Clock;
-  /** Keeps the bytes of a digest from being cleaned up; returns how to let go. */
-  claim(digest: Digest): () => void;
-  /** The writer no longer holds its ref. */
-  unlock(writer: IngestWriter): void;
-  logError(message: string, error: unknown): void;
+interface StoredBlob {
+  readonly committed: CommittedBlob;
+  /** Bytes of a file that is not durable yet. */
+  readonly unsettled?: Uint8Array;
 }
-
-export interface WriterIdentity {
-  readonly namespace: Namespace;
-  readonly ref: string;
-  readonly lease: string | undefined;
-  readonly id: number;
-  readonly startedAtNs: bigint;
-  readonly total: number;
-  /** The blob store had a file under `id` when the writer was opened. */
-  readonly hasLeftover: boolean;
-}
-
-/** Bytes that a writer holds in memory before it bothers the disk. */
-export const bufferedBytesMax = 16 * 1024;
-/** How long an ingest may live in memory alone: what a killed daemon forgets of it. */
-export const recordDelayMs = 50;
-/** Views smaller than this may lie in a buffer shared with others, which must not be handed over. */
-const transferBytesMin = 128 * 1024;
-/** Disk work is given up only when the disk is as good as dead. */
-export const ioDeadlineMs = 600_000;
-
-/** Where the bytes are: still here, in the blob store's ingest, or in a blob that exists already. */
-type Body =
-  | { readonly kind: 'memory'; readonly chunks: Uint8Array[]; digest: Digest | undefined }
-  | { readonly kind: 'stored'; readonly digest: Digest }
-  | { readonly kind: 'shared'; readonly digest: Digest };
 
 export class IngestWriter implements Writer {
   readonly identity: WriterIdentity;
@@ -179,12 +154,12 @@ export class IngestWriter implements Writer {
       checkLabels(request.labels);
       const release = this.#host.claim(request.expected ?? this.digest());
       try {
-        const committed = await this.#store(request);
+        const { committed, unsettled } = await this.#store(request);
         // From here on the ingest has no bytes of its own: whatever happens, this writer is through.
         this.#ended = 'committed';
         const isMoved = this.#body.kind === 'stored';
         if (this.identity.hasLeftover && !isMoved) this.#host.io.cast('drop', { id: this.identity.id });
-        await this.#link(committed, request.labels);
+        await this.#link(committed, request.labels, unsettled);
         return committed;
       } finally {
         release();
@@ -245,13 +220,14 @@ export class IngestWriter implements Writer {
     });
   }
 
-  /** Makes the bytes a durable blob, after checking them. */
-  async #store({ total, expected }: CommitRequest): Promise<CommittedBlob> {
+  /** Makes the bytes a blob, after checking them: durable, or for the record to carry as `unsettled`. */
+  async #store({ total, expected }: CommitRequest): Promise<StoredBlob> {
     const body = this.#body;
     const sizeBytes = total > 0 ? total : undefined;
     if (body.kind === 'stored') {
       const { id } = this.identity;
-      return await this.#host.io.call('commit', { id, sizeBytes, expected }, { deadlineMs: ioDeadlineMs });
+      const request = { id, sizeBytes, expected };
+      return { committed: await this.#host.io.call('commit', request, { deadlineMs: ioDeadlineMs }) };
     }
     if (sizeBytes !== undefined && sizeBytes !== this.#offset) {
       throw fail('failed-precondition', `unexpected commit size ${this.#offset}, expected ${sizeBytes}`);
@@ -262,14 +238,22 @@ export class IngestWriter implements Writer {
     if (expected !== undefined && expected !== digest) {
       throw fail('failed-precondition', `unexpected commit digest ${digest}, expected ${expected}`);
     }
-    if (data !== undefined) await this.#host.io.call('put', { digest, data }, { deadlineMs: ioDeadlineMs });
-    return { digest, sizeBytes: this.#offset };
+    const committed = { digest, sizeBytes: this.#offset };
+    if (data === undefined) return { committed };
+    const durable = !this.#host.mayLeaveUnsettled();
+    await this.#host.io.call('put', { digest, data, durable }, { deadlineMs: ioDeadlineMs });
+    return durable ? { committed } : { committed, unsettled: data };
   }
 
-  async #link({ digest, sizeBytes }: CommittedBlob, labels: ReadonlyMap<string, string>): Promise<void> {
+  async #link(
+    { digest, sizeBytes }: CommittedBlob,
+    labels: ReadonlyMap<string, string>,
+    unsettled: Uint8Array | undefined,
+  ): Promise<void> {
     const { namespace, ref, lease } = this.identity;
-    const request = { namespace, ref, lease, digest, sizeBytes, labels: new Map(labels) };
+    const request = { namespace, ref, lease, digest, sizeBytes, labels: new Map(labels), unsettled };
     const { existed } = await this.#host.metadata.call('content.commit', request);
+    if (unsettled !== undefined) this.#host.leaveUnsettled(digest);
     if (existed) throw fail('already-exists', `content ${digest}`);
   }
 
@@ -325,26 +309,4 @@ export class IngestWriter implements Writer {
     this.#tail = next.catch(() => {});
     return next;
   }
-}
-
-/** sha256 of no bytes. */
-const emptyDigest = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855' as Digest;
-
-function inMemory(): Body {
-  return { kind: 'memory', chunks: [], digest: emptyDigest };
-}
-
-function joined(chunks: readonly Uint8Array[]): Uint8Array {
-  return chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks);
-}
-
-function digestOf(data: Uint8Array, algorithm: DigestAlgorithm): Digest {
-  return `${algorithm}:${hash(algorithm, data, 'hex')}` as Digest;
-}
-
-/** A message's bytes go to the other thread as they are when nothing else lies in their buffer. */
-function handingOver(data: Uint8Array): { transfer?: ArrayBuffer[] } {
-  const { buffer, byteLength } = data;
-  const own = byteLength >= transferBytesMin && buffer.byteLength - byteLength <= 4096;
-  return own && buffer instanceof ArrayBuffer ? { transfer: [buffer] } : {};
 }

@@ -1,7 +1,7 @@
 // Content records and ingest records: which namespace knows which blob, and what is on its way in.
 import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
-import type { Digest } from '../../api/model/ids.ts';
+import { type Digest, parseDigest } from '../../api/model/ids.ts';
 import { checkLabels, dropEmpty, label } from '../../api/model/labels.ts';
 import { nsOfTimestamp, timestampOfNs } from '../../api/model/time.ts';
 import { ContentCreate, ContentDelete } from '../../api/proto/gen/events/content.ts';
@@ -61,9 +61,13 @@ export interface ContentProtocol {
       digest: string;
       sizeBytes: number;
       labels: Map<string, string>;
+      /** The bytes, when their file is not durable yet: kept here until `content.settled`. */
+      unsettled: Uint8Array | undefined;
     };
     reply: { existed: boolean };
   };
+  /** The files of these blobs are durable now. */
+  'content.settled': { request: { digests: Digest[] }; reply: void };
   /** Forgets an ingest; no error when there is no record. */
   'content.abort': { request: { namespace: string; lease: string | undefined; ref: string }; reply: void };
 }
@@ -131,9 +135,14 @@ export const contentOps = {
     const nowNs = timestampOfNs(txn.nowNs());
     const info: Info = { digest, size, createdAt: nowNs, updatedAt: nowNs, labels: dropEmpty(labels) };
     txn.put('content', key, Info.encode(info).finish());
+    if (request.unsettled !== undefined) txn.put('blobs', keyOf(digest), request.unsettled);
     const event = ContentCreate.encode({ digest, size }).finish();
     txn.emit(namespace, '/content/create', 'containerd.events.ContentCreate', event);
     return { existed: false };
+  },
+
+  'content.settled'(txn: WriteTxn, { digests }: RequestOf<'content.settled'>) {
+    for (const digest of digests) txn.delete('blobs', keyOf(digest));
   },
 
   'content.abort'(txn: WriteTxn, { namespace, lease, ref }: RequestOf<'content.abort'>) {
@@ -169,6 +178,8 @@ export interface ContentReads {
   ingests(namespace?: string): NamedIngest[];
   /** Those of `digests` that a namespace records or an ingest counts on: their bytes must stay. */
   referencedDigests(digests: readonly Digest[]): Set<Digest>;
+  /** Up to `limit` blobs whose files are not known to be durable, by digest from `after` on. */
+  unsettled(after: string, limit: number): { digest: Digest; data: Uint8Array }[];
   /** Whether a namespace labelled as shareable has the digest. */
   sharedByNamespace(digest: string): boolean;
 }
@@ -203,6 +214,13 @@ export function contentReads(store: MetadataStoreReader): ContentReads {
           ),
         );
       }),
+    unsettled: (after, limit) =>
+      store.read((txn) =>
+        Array.from(txn.range('blobs', { start: Buffer.from(`${after}\0`), limit }), ({ key, value }) => ({
+          digest: parseDigest(Buffer.from(key).toString()),
+          data: value,
+        })),
+      ),
     sharedByNamespace: (digest) =>
       store.read((txn) => {
         for (const { key, value } of txn.range('namespaces', {})) {

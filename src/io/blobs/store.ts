@@ -41,12 +41,17 @@ const algorithms = Object.keys(digestHexLength) as (keyof typeof digestHexLength
 const ingestName = /^\d{1,15}$/;
 /** Files of blobs that stay open for the next reader. */
 const openBlobsMax = 64;
+/** Changes with every start of the machine (random(4)). */
+const bootIdFile = '/proc/sys/kernel/random/boot_id';
+/** Few, since everybody shares libuv's threads and nobody waits for this. */
+const settleLanes = 2;
 const listPageLength = 512;
 
 export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
   const blobs = join(options.directory, 'blobs');
   const ingests = join(options.directory, 'ingest');
   const trash = join(options.directory, 'trash');
+  const bootFile = join(options.directory, 'boot-id');
   const syncs = new Map<string, DirectorySync>();
   for (const directory of [...algorithms.map((name) => join(blobs, name)), ingests, trash]) {
     fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -110,22 +115,34 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
       return names.length;
     },
 
-    async put(digest, data) {
-      const file = temporaryPath();
-      const fd = fs.openSync(file, 'wx', 0o444);
-      try {
-        try {
-          writeAllSync(fd, data);
-          await fdatasync(fd);
-        } finally {
-          fs.closeSync(fd);
-        }
-        await publish(file, digest);
-      } catch (error) {
-        fs.rmSync(file, { force: true });
-        throw wrap(`blob ${digest}`, error);
+    put: (digest, data) => write(digest, data, true),
+    place,
+
+    async settle(digests) {
+      const queue = [...digests];
+      const lane = async () => {
+        for (let digest = queue.pop(); digest !== undefined; digest = queue.pop())
+          await syncFile(path(digest));
+      };
+      await Promise.all(Array.from({ length: settleLanes }, lane));
+      for (const sync of syncs.values()) await sync.sync();
+    },
+
+    async restore(lost) {
+      for (const { digest, data } of lost) {
+        const found = await fsp.readFile(path(digest)).catch((error) => {
+          if (isMissing(error)) return undefined;
+          throw wrap(`blob ${digest}`, error);
+        });
+        if (found === undefined || !found.equals(data)) await write(digest, data, false);
       }
     },
+
+    rebooted() {
+      const bootId = readText(bootIdFile);
+      return bootId === '' || bootId !== readText(bootFile);
+    },
+    noteBoot: () => fs.writeFileSync(bootFile, readText(bootIdFile)),
 
     async adopt(source, checks) {
       const given = await fsp.lstat(source);
@@ -175,6 +192,30 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
     },
   };
 
+  async function place(digest: Digest, data: Uint8Array): Promise<void> {
+    // A file that is there may be durable already; the new one would not be.
+    const found = fs.statSync(path(digest), { throwIfNoEntry: false });
+    if (found?.size !== data.byteLength) await write(digest, data, false);
+  }
+
+  async function write(digest: Digest, data: Uint8Array, durable: boolean): Promise<void> {
+    const file = temporaryPath();
+    try {
+      const fd = fs.openSync(file, 'wx', 0o444);
+      try {
+        writeAllSync(fd, data);
+        if (durable) await fdatasync(fd);
+      } finally {
+        fs.closeSync(fd);
+      }
+      if (durable) await publish(file, digest);
+      else fs.renameSync(file, path(digest));
+    } catch (error) {
+      fs.rmSync(file, { force: true });
+      throw wrap(`blob ${digest}`, error);
+    }
+  }
+
   async function adoptOpened(
     fd: number,
     file: string,
@@ -192,6 +233,30 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
     await fdatasync(fd);
     await publish(file, digest);
     return { digest, sizeBytes };
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  let fd: number;
+  try {
+    fd = await open(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+  } catch (error) {
+    if (isMissing(error)) return;
+    throw wrap(`sync of ${path}`, error);
+  }
+  try {
+    await fdatasync(fd);
+  } finally {
+    await close(fd);
+  }
+}
+
+/** Empty when the file cannot be read. */
+function readText(path: string): string {
+  try {
+    return fs.readFileSync(path, 'utf8');
+  } catch {
+    return '';
   }
 }
 

@@ -69,6 +69,15 @@ export interface BlobStore extends BlobReader {
 
   /** Stores a whole small blob, digest already computed by the caller; durable when this resolves. */
   put(digest: Digest, data: Uint8Array): Promise<void>;
+  /** As `put`, but only durable after `settle`: for a caller that has the bytes safe elsewhere until then. */
+  place(digest: Digest, data: Uint8Array): Promise<void>;
+  /** Makes blobs durable that were placed; those that are gone are passed over. */
+  settle(digests: readonly Digest[]): Promise<void>;
+  /** After a restart of the machine: places the blobs that are not there with exactly these bytes. */
+  restore(blobs: readonly { digest: Digest; data: Uint8Array }[]): Promise<void>;
+  /** Whether the machine was restarted since `noteBoot`, so that bytes which were not synced may be gone. */
+  rebooted(): boolean;
+  noteBoot(): void;
   /** Takes over a file: moved when it lies on the same file system, else copied and removed. */
   adopt(path: string, checks: CommitChecks & { digest?: Digest | undefined }): Promise<CommittedBlob>;
 

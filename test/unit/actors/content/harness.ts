@@ -8,7 +8,11 @@ import {
   type ContentStore,
   contentPath,
 } from '../../../../src/actors/content/protocol.ts';
-import { type SharingPolicy, startContentStore } from '../../../../src/actors/content/store.ts';
+import {
+  type ContentStoreDeps,
+  type SharingPolicy,
+  startContentStore,
+} from '../../../../src/actors/content/store.ts';
 import { systemClock } from '../../../../src/api/model/time.ts';
 import { createBlobStore, type FileBlobStore } from '../../../../src/io/blobs/store.ts';
 import { type MetadataHarness, startMetadata } from '../metadata/harness.ts';
@@ -25,7 +29,10 @@ export interface ContentHarness extends AsyncDisposable {
   restartActor(): Promise<void>;
 }
 
-export async function startContent(sharingPolicy: SharingPolicy = 'shared'): Promise<ContentHarness> {
+export async function startContent(
+  sharingPolicy: SharingPolicy = 'shared',
+  more: Pick<ContentStoreDeps, 'settlerLimits'> = {},
+): Promise<ContentHarness> {
   const metadata = await startMetadata();
   const { system } = metadata;
   const directory = mkdtempSync(join(tmpdir(), 'troupe-content-'));
@@ -46,6 +53,7 @@ export async function startContent(sharingPolicy: SharingPolicy = 'shared'): Pro
       blobs,
       clock: systemClock(),
       sharingPolicy,
+      ...more,
       logError: (message, error) => void errors.push(`${message}: ${error}`),
     });
     return { blobs, content };

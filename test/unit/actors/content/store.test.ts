@@ -1,8 +1,9 @@
 // The content store: locks, sharing, resuming, commits that race with cleanup, and what a kill leaves.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { OpenWriterRequest } from '../../../../src/actors/content/protocol.ts';
 import { codeOf, type ErrorCode } from '../../../../src/api/model/errors.ts';
 import { type Digest, parseNamespace } from '../../../../src/api/model/ids.ts';
@@ -449,6 +450,43 @@ test('a file of the daemon becomes content', async () => {
   writeFileSync(file, 'other');
   await rejects(ingest({ expected: digest }), 'failed-precondition', /content of "layer"/);
   assert.deepEqual(ingestFiles(h), []);
+});
+
+test('a small blob is safe in the store until its file is', async () => {
+  await using h = await startContent();
+  const digest = await add(h, 'small');
+  assert.deepEqual(
+    h.metadata.reader.unsettled('', 10).map((blob) => [blob.digest, Buffer.from(blob.data).toString()]),
+    [[digest, 'small']],
+  );
+  const other = await add(h, 'other');
+  await h.metadata.metadata.call('content.delete', { namespace: one, lease: undefined, digest: other });
+  await h.reopen();
+  assert.equal(h.metadata.reader.unsettled('', 10).length, 2);
+  // What a machine that lost its power may find: a name without bytes, no name at all, bytes without a record.
+  writeFileSync(join(h.directory, 'boot-id'), 'another');
+  rmSync(h.blobs.path(digest));
+  writeFileSync(h.blobs.path(digest), '');
+  writeFileSync(h.blobs.path(digestOf('never recorded')), 'zeroes');
+  await h.reopen();
+  assert.equal(readFileSync(h.blobs.path(digest), 'utf8'), 'small');
+  assert.equal(existsSync(h.blobs.path(digestOf('never recorded'))), false);
+  assert.equal(existsSync(h.blobs.path(other)), false);
+  assert.deepEqual(h.metadata.reader.unsettled('', 10), []);
+});
+
+test('small blobs are settled while others come in, and no more wait than may', async () => {
+  const settlerLimits = { quietMs: 0, ageMaxMs: 0, countMax: 4 };
+  await using h = await startContent('shared', { settlerLimits });
+  const texts = Array.from({ length: 40 }, (_, i) => `small ${i}`);
+  let most = 0;
+  for (let at = 0; at < texts.length; at += 8) {
+    await Promise.all(texts.slice(at, at + 8).map((text) => add(h, text)));
+    most = Math.max(most, h.metadata.reader.unsettled('', 100).length);
+  }
+  assert.ok(most <= 16, `${most} waited`);
+  while (h.metadata.reader.unsettled('', 100).length > 0) await nextTurn();
+  for (const text of texts) assert.equal(readFileSync(h.blobs.path(digestOf(text)), 'utf8'), text);
 });
 
 test('an update changes labels only', async () => {

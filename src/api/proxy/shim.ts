@@ -1,6 +1,5 @@
 // The shim port over gRPC, for shims that answer with that protocol: version 3 of the task service on a unix socket.
 import { Client, connectivityState, credentials, Metadata } from '@grpc/grpc-js';
-import { errorOfStatus } from '../grpc/status.ts';
 import { fail, messageOf } from '../model/errors.ts';
 import { connectionClosedMessage, type DialShim, type ShimConnection } from '../model/ports/shim.ts';
 
@@ -11,26 +10,32 @@ const dialTimeoutMsMax = 10_000;
 
 const identity = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** `address` is a path. Errors carry `unavailable`, `deadline-exceeded` or `canceled`. */
-export const dialGrpcShim: DialShim = async ({ address, version }, options) => {
-  if (!address.startsWith('/'))
-    throw fail('invalid-argument', `gRPC shim address "${address}" is not a path`);
-  const client = new Client(`unix:${address}`, credentials.createInsecure(), {
-    'grpc.max_receive_message_length': messageBytesMax,
-    'grpc.max_send_message_length': messageBytesMax,
-    // A shim that is gone stays gone: nothing is to be gained from finding another one at its address.
-    'grpc.enable_retries': 0,
-    'grpc.use_local_subchannel_pool': 1,
-  });
-  const deadline = Date.now() + Math.min(options.timeoutMs, dialTimeoutMsMax);
-  try {
-    await ready(client, deadline, options.signal);
-  } catch (error) {
-    client.close();
-    throw error;
-  }
-  return connectionOf(client, options.namespace, version);
-};
+/** The error that the status of a failed call stands for. */
+export type ErrorOfStatus = (code: number, details: string) => Error;
+
+/** Dials shims whose address is a path. Errors carry `unavailable`, `deadline-exceeded` or `canceled`. */
+export function grpcShimDialer(errorOfStatus: ErrorOfStatus): DialShim {
+  return async ({ address, version }, options) => {
+    if (!address.startsWith('/')) {
+      throw fail('invalid-argument', `gRPC shim address "${address}" is not a path`);
+    }
+    const client = new Client(`unix:${address}`, credentials.createInsecure(), {
+      'grpc.max_receive_message_length': messageBytesMax,
+      'grpc.max_send_message_length': messageBytesMax,
+      // A shim that is gone stays gone: nothing is to be gained from finding another one at its address.
+      'grpc.enable_retries': 0,
+      'grpc.use_local_subchannel_pool': 1,
+    });
+    const deadline = Date.now() + Math.min(options.timeoutMs, dialTimeoutMsMax);
+    try {
+      await ready(client, deadline, options.signal);
+    } catch (error) {
+      client.close();
+      throw error;
+    }
+    return connectionOf(client, options.namespace, version, errorOfStatus);
+  };
+}
 
 function ready(client: Client, deadline: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -45,7 +50,12 @@ function ready(client: Client, deadline: number, signal: AbortSignal | undefined
   });
 }
 
-function connectionOf(client: Client, namespace: string, version: number): ShimConnection {
+function connectionOf(
+  client: Client,
+  namespace: string,
+  version: number,
+  errorOfStatus: ErrorOfStatus,
+): ShimConnection {
   const { promise: closed, resolve } = Promise.withResolvers<void>();
   let ended = false;
   const end = () => {

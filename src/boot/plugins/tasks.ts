@@ -8,10 +8,11 @@ import { TaskDirectory } from '../../actors/task/directory.ts';
 import { taskTimeoutsDefault } from '../../actors/task/rpc.ts';
 import type { PluginInfoProvider } from '../../api/grpc/introspection.ts';
 import { runtimeInfoProvider } from '../../api/grpc/runtime-info.ts';
+import { errorOfStatus } from '../../api/grpc/status.ts';
 import { fail } from '../../api/model/errors.ts';
 import type { ShimRuntime } from '../../api/model/ports/shim.ts';
 import { Container } from '../../api/proto/gen/services/containers/v1/containers.ts';
-import { dialGrpcShim } from '../../api/proxy/shim.ts';
+import { grpcShimDialer } from '../../api/proxy/shim.ts';
 import { ttrpcEventsService } from '../../api/ttrpc/events.ts';
 import { TtrpcServer } from '../../api/ttrpc/server.ts';
 import { ttrpcShimDialer } from '../../api/ttrpc/shim.ts';
@@ -107,7 +108,7 @@ function taskDirectory(
 ): TaskDirectory {
   return new TaskDirectory(system, {
     runtime,
-    dial: ttrpcShimDialer(dialGrpcShim),
+    dial: ttrpcShimDialer(grpcShimDialer(errorOfStatus)),
     log,
     timeouts: shimTimeoutsDefault,
     taskTimeouts: taskTimeoutsDefault,

@@ -5,9 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Server, ServerCredentials, type ServerUnaryCall, type sendUnaryData, status } from '@grpc/grpc-js';
+import { errorOfStatus } from '../../../../src/api/grpc/status.ts';
 import { StateRequest, StateResponse } from '../../../../src/api/proto/gen/runtime/task/v3/shim.ts';
-import { dialGrpcShim } from '../../../../src/api/proxy/shim.ts';
+import { grpcShimDialer } from '../../../../src/api/proxy/shim.ts';
 
+const dialGrpcShim = grpcShimDialer(errorOfStatus);
 const identity = (bytes: Buffer) => bytes;
 const options = { timeout: 20_000 };
 

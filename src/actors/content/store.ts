@@ -238,7 +238,7 @@ class LocalContentStore implements ContentStore {
     const release = digest === undefined ? undefined : this.#claim(digest);
     const adopted = this.#deps.io.call('adopt', { path, expected, digest }, { deadlineMs: ioDeadlineMs });
     const recorded = adopted.then(async (blob) => {
-      const links = { namespace, ref: undefined, lease, labels: new Map(labels), unsettled: undefined };
+      const links = { namespace, ref: undefined, lease, labels: new Map(labels) };
       await this.#deps.metadata.call('content.commit', { ...links, ...blob });
       return blob;
     });

@@ -62,7 +62,7 @@ export interface ContentProtocol {
       sizeBytes: number;
       labels: Map<string, string>;
       /** The bytes, when their file is not durable yet: kept here until `content.settled`. */
-      unsettled: Uint8Array | undefined;
+      unsettled?: Uint8Array | undefined;
     };
     reply: { existed: boolean };
   };

@@ -40,6 +40,7 @@ export function taskPlugin(daemon: Daemon): Registration {
     id: 'task',
     requires: [pluginType.event, pluginType.metadata],
     platforms: [platform],
+    exports: { 'log-uri-schemes': 'fifo,binary,binary-v2,file' },
     required: true,
     // Recovery of many tasks, each with its own limit.
     initDeadlineMs: 600_000,

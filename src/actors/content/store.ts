@@ -1,6 +1,6 @@
 // Content on the main thread: ref locks, sharing between namespaces, and the removal of what nothing refers to.
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { fail, wrap } from '../../api/model/errors.ts';
+import { codeOf, fail, wrap } from '../../api/model/errors.ts';
 import type { Digest, Namespace } from '../../api/model/ids.ts';
 import { checkLabels } from '../../api/model/labels.ts';
 import type { BlobStore, CommittedBlob, IngestFileRequest } from '../../api/model/ports/blobs.ts';
@@ -106,8 +106,7 @@ class LocalContentStore implements ContentStore {
   async openWriter(request: OpenWriterRequest): Promise<Writer> {
     const { namespace, ref, lease, expected, signal } = request;
     checkRef(ref);
-    if (expected !== undefined && this.#deps.reader.content(namespace, expected) !== undefined) {
-      await this.#lease(namespace, expected, lease);
+    if (expected !== undefined && (await this.#known(namespace, expected, lease))) {
       throw fail('already-exists', `content ${expected}`);
     }
     const key = lockKey(namespace, ref);
@@ -167,9 +166,19 @@ class LocalContentStore implements ContentStore {
     return fail('unavailable', `ref ${namespace}/${id}/${ref} locked for ${ageMs}ms (since ${since})`);
   }
 
-  async #lease(namespace: Namespace, digest: Digest, lease: string | undefined): Promise<void> {
-    if (lease === undefined || lease === '') return;
-    await this.#deps.metadata.call('content.lease', { namespace, lease, digest });
+  /** Whether the namespace has the digest; it joins the lease then, which keeps it. */
+  async #known(namespace: Namespace, digest: Digest, lease: string | undefined): Promise<boolean> {
+    const { reader, metadata } = this.#deps;
+    if (reader.content(namespace, digest) === undefined) return false;
+    if (lease === undefined || lease === '') return true;
+    try {
+      await metadata.call('content.lease', { namespace, lease, digest });
+    } catch (error) {
+      // The collector may have been faster than the lease: then the digest is not known any more.
+      if (codeOf(error) === 'not-found' && reader.content(namespace, digest) === undefined) return false;
+      throw error;
+    }
+    return true;
   }
 
   status(namespace: Namespace, ref: string): IngestStatus | undefined {

@@ -115,7 +115,7 @@ export class ServerCall {
 
   readonly #onEnd = (): void => {
     if (this.#ended) return;
-    if (this.#requests === undefined) this.#enterUnary();
+    if (this.#request !== undefined && !this.#reader.partial) this.#enterUnary(this.#request);
     // A reset also ends the readable side, and shows as such only later in the same turn: a request stream that was
     // cut off must not look complete.
     else setImmediate(this.#onHalfClose);
@@ -123,8 +123,8 @@ export class ServerCall {
 
   readonly #onHalfClose = (): void => {
     if (this.#ended) return;
-    if (this.#reader.partial) this.abort(fail('internal', `a request of ${this.#method.path} is cut off`));
-    else this.#requests?.complete();
+    if (this.#requests !== undefined && !this.#reader.partial) this.#requests.complete();
+    else this.abort(fail('internal', `a request of ${this.#method.path} is missing or cut off`));
   };
 
   /** The stream is gone before the call was through: the client canceled, or its connection broke. */
@@ -141,37 +141,34 @@ export class ServerCall {
 
   #enterStream(): void {
     if (this.#ended) return;
-    this.#requests = new RequestStream(this.#stream, (bytes) => this.#decode(bytes));
+    this.#requests = new RequestStream(this.#stream, this.#decode);
     const context = this.#enter();
     if (context !== undefined) this.#run(this.#requests, context);
   }
 
-  #enterUnary(): void {
-    const bytes = this.#request;
+  #enterUnary(bytes: Buffer): void {
     this.#request = undefined;
-    if (bytes === undefined || this.#reader.partial) {
-      this.#fail(fail('internal', `the request of ${this.#method.path} is missing or cut off`));
-      return;
-    }
     const context = this.#enter();
     if (context === undefined) return;
     let request: unknown;
     try {
       request = this.#decode(bytes);
-    } catch (error) {
-      this.#fail(error);
+    } catch {
       return;
     }
     this.#run(request, context);
   }
 
-  #decode(bytes: Buffer): unknown {
+  /** A request that is no message ends the call, whether or not the handler catches what it gets to see. */
+  readonly #decode = (bytes: Buffer): unknown => {
     try {
       return this.#method.decode(bytes);
     } catch (error) {
-      throw fail('internal', `a request of ${this.#method.path} is not a valid message`, error);
+      const refusal = fail('internal', `a request of ${this.#method.path} is not a valid message`, error);
+      this.abort(refusal);
+      throw refusal;
     }
-  }
+  };
 
   #enter(): ServerCallContext | undefined {
     const { handler, namespace, path, endless } = this.#method;

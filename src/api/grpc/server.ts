@@ -13,6 +13,7 @@ import { statusOf } from './status.ts';
 export { type SocketOptions, socketPathBytesMax } from './socket.ts';
 
 export const messageBytesDefault = 16 * 1024 * 1024;
+const connectionsMax = 4096;
 const headerListBytesMax = 64 * 1024;
 /** How much of a request stream, and of all streams of a connection, may arrive before it is read. */
 const streamWindowBytes = 1024 * 1024;
@@ -97,7 +98,10 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
       server.on('session', onSession);
       server.on('stream', onStream);
       server.on('sessionError', ignore);
+      server.maxConnections = connectionsMax;
       await listenOnSocket(server, socket);
+      // For example when the process is out of file descriptors: those connected go on.
+      server.on('error', (error) => host.onUnexpected(error, socket.path));
       servers.add(server);
     },
 

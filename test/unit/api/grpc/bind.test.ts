@@ -1,10 +1,13 @@
 // Bound services as a client sees them: codes, namespaces, limits, streams, cancellation.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import http2 from 'node:http2';
+import net from 'node:net';
 import { test } from 'node:test';
 import * as grpc from '@grpc/grpc-js';
 import { bindService, Encoded } from '../../../../src/api/grpc/bind.ts';
 import type { CallContext } from '../../../../src/api/grpc/context.ts';
+import { frameOf } from '../../../../src/api/grpc/frame.ts';
 import { codeOf, errorCodes, fail } from '../../../../src/api/model/errors.ts';
 import {
   ContentDefinition,
@@ -112,11 +115,19 @@ test('the namespace comes from the first header that has one', async (t) => {
 });
 
 test('a request that does not decode is refused and the connection lives on', async (t) => {
-  const { client } = await serve(t, [bindService(ContentDefinition, { info: () => infoOf('ok') })]);
+  const service = bindService(ContentDefinition, {
+    info: () => infoOf('ok'),
+    async *write(requests) {
+      for await (const { offset } of requests) yield WriteContentResponse.create({ offset });
+    },
+  });
+  const unexpected: unknown[] = [];
+  const { client } = await serve(t, [service], { onUnexpected: (error) => void unexpected.push(error) });
+  const garbage = () => Buffer.from([0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]);
   const broken = new Promise((resolve) => {
     client.makeUnaryRequest(
       '/containerd.services.content.v1.Content/Info',
-      () => Buffer.from([0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+      garbage,
       (bytes) => bytes,
       undefined,
       inNamespace,
@@ -124,6 +135,16 @@ test('a request that does not decode is refused and the connection lives on', as
     );
   });
   assert.equal(await broken, grpc.status.INTERNAL);
+  const stream = client.makeBidiStreamRequest(
+    '/containerd.services.content.v1.Content/Write',
+    garbage,
+    (bytes) => bytes,
+    inNamespace,
+  );
+  stream.write({});
+  const [error] = await once(stream.resume(), 'error');
+  assert.equal(error.code, grpc.status.INTERNAL);
+  assert.deepEqual(unexpected, []);
   assert.equal((await unary(client, ContentDefinition, 'info', info('a'))).info?.digest, 'ok');
 });
 
@@ -320,6 +341,71 @@ test('cancelling a two-way stream fails the reading handler, so that nothing loo
   await once(stream, 'data');
   stream.cancel();
   assert.equal(await outcome.promise, 'canceled');
+});
+
+test('calls canceled at any moment leave no handler behind', async (t) => {
+  let open = 0;
+  const waitFor = async (signal: AbortSignal, turns: number) => {
+    open++;
+    try {
+      for (let i = 0; i < turns && !signal.aborted; i++) await new Promise(setImmediate);
+      signal.throwIfAborted();
+      await once(signal, 'abort');
+      throw signal.reason;
+    } finally {
+      open--;
+    }
+  };
+  const service = bindService(ContentDefinition, {
+    info: async ({ digest }, { signal }) => {
+      await waitFor(signal, digest.length);
+      return infoOf('never');
+    },
+    async *read({ offset }, { signal }) {
+      for (let i = 0; i < 5; i++) yield ReadContentResponse.create({ data: new Uint8Array(50_000) });
+      await waitFor(signal, Number(offset));
+    },
+    async *write(requests, { signal }) {
+      open++;
+      try {
+        for await (const { offset } of requests) {
+          signal.throwIfAborted();
+          yield WriteContentResponse.create({ offset });
+        }
+      } finally {
+        open--;
+      }
+    },
+  });
+  const unexpected: unknown[] = [];
+  const { socket } = await serve(t, [service], { onUnexpected: (error) => void unexpected.push(error) });
+  // Not the client of grpc-js: canceled at the wrong moment, it lets the stream stand.
+  const session = http2.connect('http://localhost', { createConnection: () => net.connect(socket) });
+  t.after(() => session.destroy());
+  const body = [
+    InfoRequest.encode(info('xxx')).finish(),
+    ReadContentRequest.encode(ReadContentRequest.create({ offset: 3n })).finish(),
+    WriteContentRequest.encode(WriteContentRequest.create({ data: new Uint8Array(40_000) })).finish(),
+  ].map((message) => frameOf(message));
+  for (let i = 0; i < 120; i++) {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': `/containerd.services.content.v1.Content/${['Info', 'Read', 'Write'][i % 3]}`,
+      'content-type': 'application/grpc',
+      'containerd-namespace': 'testing',
+    });
+    stream.on('error', () => {});
+    const closed = once(stream, 'close');
+    stream.resume();
+    if (i % 4 === 0) stream.write(body[i % 3]!.subarray(0, i % 7));
+    else if (i % 4 === 1) stream.write(body[i % 3]);
+    else stream.end(body[i % 3]);
+    for (let turn = 0; turn < i % 11; turn++) await new Promise(setImmediate);
+    stream.close(http2.constants.NGHTTP2_CANCEL);
+    await closed;
+  }
+  while (open > 0) await new Promise(setImmediate);
+  assert.deepEqual(unexpected, []);
 });
 
 test('a handler may answer before the client has sent everything', async (t) => {

@@ -174,3 +174,23 @@ test('a unary call without a request, or with two, is refused', async (t) => {
   assert.equal(await ask(Buffer.alloc(10)), String(grpc.status.INVALID_ARGUMENT));
   assert.equal(await ask(Buffer.alloc(5)), undefined);
 });
+
+test('bytes that are no HTTP/2 end their connection and nobody else', async (t) => {
+  const { socket, client } = await serve(t, [version]);
+  const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+  const garbage = [
+    Buffer.from('GET / HTTP/1.1\r\nhost: x\r\n\r\n'),
+    crypto.getRandomValues(Buffer.alloc(10_000)),
+    Buffer.concat([preface, crypto.getRandomValues(Buffer.alloc(10_000))]),
+    // A frame that claims more than frames may hold, and one on a stream that was never opened.
+    Buffer.concat([preface, Buffer.from([0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1])]),
+    Buffer.concat([preface, Buffer.from([0, 0, 1, 0, 0, 0, 0, 0, 7, 1])]),
+  ];
+  for (const bytes of garbage) {
+    const connection = net.connect(socket);
+    connection.on('error', () => {});
+    connection.end(bytes);
+    await once(connection.resume(), 'close');
+    assert.equal((await unary(client, VersionDefinition, 'version', {})).version, '1');
+  }
+});

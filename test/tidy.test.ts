@@ -95,7 +95,7 @@ const rooms: Room[] = [
     imports: below('api/client/', 'api/model/'),
   },
   {
-    name: 'daemon, cli, threads',
+    name: 'daemon, cli, boot, threads',
     says: 'everything',
     holds: ['daemon.ts', 'cli.ts', 'shim.ts', 'threads/', 'boot/'],
     imports: undefined,

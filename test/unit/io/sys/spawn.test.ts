@@ -53,7 +53,7 @@ test('a child inherits no other descriptor and no disposition of signals', async
   }
   // 32 and above are the C library's own.
   for (const mask of [ignored, blocked]) {
-    assert.equal(BigInt(`0x${mask?.split('\t')[1]}`) & 0x7fff_ffffn, 0n, mask);
+    assert.equal(BigInt(`0x${mask?.split('\t')[1]}`) & 0x7fff_ffffn, 0n, mask ?? '');
   }
   assert.deepEqual(await end(child), { code: undefined, signal: 13 });
 });

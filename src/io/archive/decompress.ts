@@ -16,8 +16,8 @@ export interface StopCheck {
 }
 
 const sniffBytes = 10;
-const readBytes = 256 * 1024;
-const inflateBytes = 256 * 1024;
+const readBytes = 512 * 1024;
+const inflateBytes = 512 * 1024;
 /** What one frame may ask of the decoder: 128 MiB of window, as `zstd --long=27`. */
 const zstdWindowLogMax = 27;
 
@@ -92,10 +92,19 @@ export async function eachChunk(
   }
 }
 
+/**
+ * The decoder works on a thread of its own, one piece at a time. It only runs on while a chunk is being consumed
+ * when it finds input waiting and room for output.
+ */
 function decoder(compression: 'gzip' | 'zstd'): Transform {
-  if (compression === 'gzip') return zlib.createGunzip({ chunkSize: inflateBytes });
-  return zlib.createZstdDecompress({
+  const common = {
     chunkSize: inflateBytes,
+    writableHighWaterMark: 2 * readBytes,
+    readableHighWaterMark: 2 * inflateBytes,
+  };
+  if (compression === 'gzip') return zlib.createGunzip(common);
+  return zlib.createZstdDecompress({
+    ...common,
     params: { [zlib.constants.ZSTD_d_windowLogMax]: zstdWindowLogMax },
   });
 }

@@ -1,0 +1,188 @@
+// The least HTTP/2 that a gRPC load generator needs (RFC 9113): one connection, fixed headers, answers only counted.
+import { connect, type Socket } from 'node:net';
+
+const frameHeaderBytes = 9;
+const type = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goaway: 7, windowUpdate: 8 } as const;
+const flag = { endStream: 0x1, ack: 0x1, endHeaders: 0x4 } as const;
+const windowBytesMax = 2 ** 31 - 1;
+const grpcPrefixBytes = 5;
+/** Received bytes after which the connection's window is opened again. */
+const windowStepBytes = 2 ** 28;
+
+interface Stream {
+  done(error: string | undefined): void;
+  dataBytes: number;
+}
+
+/**
+ * Keeps unary calls of one method in flight. A gRPC answer with a message is a success and one without is an error
+ * (a unary call that fails sends trailers only), so that no header has to be decoded.
+ */
+export class LoadConnection {
+  readonly #socket: Socket;
+  readonly #headers: Buffer;
+  readonly #streams = new Map<number, Stream>();
+  readonly #out: Buffer[] = [];
+  /** Requests that wait for the peer's connection window. */
+  readonly #blocked: { request: Buffer; stream: Stream }[] = [];
+  #flushing = false;
+  #nextId = 1;
+  #sendWindowBytes = 65_535;
+  #receivedBytes = 0;
+  #rest: Buffer = Buffer.alloc(0);
+  #failed: string | undefined;
+
+  constructor(socketPath: string, path: string, headers: Readonly<Record<string, string>>) {
+    this.#headers = headerBlock(path, headers);
+    this.#socket = connect(socketPath);
+    this.#socket.on('data', (chunk: Buffer) => this.#read(chunk));
+    this.#socket.on('error', (error) => this.#fail(error.message));
+    this.#socket.on('close', () => this.#fail('the connection has closed'));
+    const settings = Buffer.alloc(18);
+    // Header table 0, push off, stream window as large as it can be (RFC 9113, 6.5.2).
+    for (const [index, [id, value]] of [
+      [1, 0] as const,
+      [2, 0] as const,
+      [4, windowBytesMax] as const,
+    ].entries()) {
+      settings.writeUInt16BE(id, index * 6);
+      settings.writeUInt32BE(value, index * 6 + 2);
+    }
+    this.#send(Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'));
+    this.#send(frame(type.settings, 0, 0, settings));
+    this.#openWindow(windowBytesMax - 65_535);
+  }
+
+  /** Sends a message and resolves with undefined once it is answered, or with what went wrong. */
+  call(message: Uint8Array): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      if (this.#failed !== undefined) {
+        resolve(this.#failed);
+        return;
+      }
+      const request = Buffer.alloc(grpcPrefixBytes + message.length);
+      request.writeUInt32BE(message.length, 1);
+      request.set(message, grpcPrefixBytes);
+      this.#blocked.push({ request, stream: { done: resolve, dataBytes: 0 } });
+      this.#sendBlocked();
+    });
+  }
+
+  close(): void {
+    this.#failed ??= 'closed';
+    this.#socket.destroy();
+  }
+
+  #sendBlocked(): void {
+    for (let next = this.#blocked[0]; next !== undefined; next = this.#blocked[0]) {
+      if (next.request.length > this.#sendWindowBytes) return;
+      this.#blocked.shift();
+      this.#sendWindowBytes -= next.request.length;
+      const id = this.#nextId;
+      this.#nextId += 2;
+      this.#streams.set(id, next.stream);
+      this.#send(frame(type.headers, flag.endHeaders, id, this.#headers));
+      this.#send(frame(type.data, flag.endStream, id, next.request));
+    }
+  }
+
+  /** One write for all that a turn of the event loop has to say. */
+  #send(bytes: Buffer): void {
+    this.#out.push(bytes);
+    if (this.#flushing) return;
+    this.#flushing = true;
+    setImmediate(() => {
+      this.#flushing = false;
+      this.#socket.write(Buffer.concat(this.#out));
+      this.#out.length = 0;
+    });
+  }
+
+  #openWindow(bytes: number): void {
+    const payload = Buffer.alloc(4);
+    payload.writeUInt32BE(bytes);
+    this.#send(frame(type.windowUpdate, 0, 0, payload));
+  }
+
+  #read(chunk: Buffer): void {
+    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    while (bytes.length >= frameHeaderBytes) {
+      const end = frameHeaderBytes + bytes.readUIntBE(0, 3);
+      if (bytes.length < end) break;
+      this.#receive(bytes[3]!, bytes[4]!, bytes.readUInt32BE(5), bytes.subarray(frameHeaderBytes, end));
+      bytes = bytes.subarray(end);
+    }
+    this.#rest = bytes;
+  }
+
+  #receive(kind: number, flags: number, id: number, payload: Buffer): void {
+    switch (kind) {
+      case type.data: {
+        this.#receivedBytes += payload.length;
+        if (this.#receivedBytes >= windowStepBytes) {
+          this.#openWindow(this.#receivedBytes);
+          this.#receivedBytes = 0;
+        }
+        const stream = this.#streams.get(id);
+        if (stream !== undefined) stream.dataBytes += payload.length;
+        break;
+      }
+      case type.settings:
+        if ((flags & flag.ack) === 0) this.#send(frame(type.settings, flag.ack, 0, Buffer.alloc(0)));
+        return;
+      case type.ping:
+        if ((flags & flag.ack) === 0) this.#send(frame(type.ping, flag.ack, 0, Buffer.from(payload)));
+        return;
+      case type.windowUpdate:
+        if (id === 0) {
+          this.#sendWindowBytes += payload.readUInt32BE(0);
+          this.#sendBlocked();
+        }
+        return;
+      case type.reset:
+        this.#end(id, `reset with ${payload.readUInt32BE(0)}`);
+        return;
+      case type.goaway:
+        this.#fail(`the server goes away: ${payload.subarray(8).toString()}`);
+        return;
+    }
+    if ((kind === type.data || kind === type.headers) && (flags & flag.endStream) !== 0) {
+      const stream = this.#streams.get(id);
+      this.#end(id, (stream?.dataBytes ?? 0) >= grpcPrefixBytes ? undefined : 'an answer without a message');
+    }
+  }
+
+  #end(id: number, error: string | undefined): void {
+    const stream = this.#streams.get(id);
+    this.#streams.delete(id);
+    stream?.done(error);
+  }
+
+  #fail(error: string): void {
+    this.#failed ??= error;
+    for (const { stream } of this.#blocked.splice(0)) stream.done(this.#failed);
+    for (const id of [...this.#streams.keys()]) this.#end(id, this.#failed);
+  }
+}
+
+function frame(kind: number, flags: number, id: number, payload: Buffer): Buffer {
+  const out = Buffer.alloc(frameHeaderBytes + payload.length);
+  out.writeUIntBE(payload.length, 0, 3);
+  out[3] = kind;
+  out[4] = flags;
+  out.writeUInt32BE(id, 5);
+  out.set(payload, frameHeaderBytes);
+  return out;
+}
+
+/** HPACK without compression (RFC 7541, 6.2.2): the same bytes for every request. */
+function headerBlock(path: string, headers: Readonly<Record<string, string>>): Buffer {
+  const text = (value: string): Buffer => {
+    if (value.length > 126) throw new Error(`a header of ${value.length} bytes needs a longer length`);
+    return Buffer.from(String.fromCharCode(value.length) + value, 'latin1');
+  };
+  // Indexed: ":method: POST" is 3 and ":scheme: http" is 6 in the static table; ":path" is 4, ":authority" is 1.
+  const parts = [Buffer.of(0x83, 0x86, 0x04), text(path), Buffer.of(0x01), text('localhost')];
+  for (const [name, value] of Object.entries(headers)) parts.push(Buffer.of(0x00), text(name), text(value));
+  return Buffer.concat(parts);
+}

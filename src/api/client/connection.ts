@@ -51,7 +51,7 @@ export function connect(address: string, namespace: string): Connection {
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 2000,
   });
-  const channel = { client, namespace };
+  const channel = { client, namespace, reached: false };
   return {
     address: path,
     namespace,

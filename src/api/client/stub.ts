@@ -1,4 +1,5 @@
 // Typed stubs from generated service definitions: promises, async iterables and bidirectional calls.
+import { setTimeout as sleep } from 'node:timers/promises';
 import * as grpc from '@grpc/grpc-js';
 import { fail } from '../model/errors.ts';
 import { errorOfCall } from './errors.ts';
@@ -59,9 +60,13 @@ type StubMethod<M extends MethodDefinition> = M['requestStream'] extends true
 export interface Channel {
   readonly client: grpc.Client;
   readonly namespace: string;
+  /** Whether the server has ever answered. */
+  reached: boolean;
 }
 
 const unaryDeadlineMs = 60_000;
+const reconnectMsMax = 10_000;
+const reconnectPauseMs = 50;
 
 /** Only services whose client-streaming methods are bidirectional, as all of containerd's are. */
 export function makeStub<D extends ServiceDefinition>(definition: D, channel: Channel): Stub<D> {
@@ -101,7 +106,8 @@ function deadlineOf(options: CallOptions, fallbackMs: number): grpc.CallOptions 
 
 function unary(channel: Channel, method: MethodDefinition, path: string) {
   const [serialize, deserialize] = codecs(method);
-  return (request: unknown, options: CallOptions = {}): Promise<unknown> =>
+
+  const attempt = (request: unknown, options: CallOptions, timing: grpc.CallOptions): Promise<unknown> =>
     new Promise((resolve, reject) => {
       const { signal } = options;
       if (signal?.aborted) {
@@ -115,15 +121,44 @@ function unary(channel: Channel, method: MethodDefinition, path: string) {
         deserialize,
         request,
         metadataOf(channel, options),
-        deadlineOf(options, unaryDeadlineMs),
+        timing,
         (error, response) => {
           signal?.removeEventListener('abort', cancel);
-          if (error !== null) reject(errorOfCall(error, path));
+          if (error !== null) reject(error);
           else resolve(response);
         },
       );
       signal?.addEventListener('abort', cancel, { once: true });
     });
+
+  return async (request: unknown, options: CallOptions = {}): Promise<unknown> => {
+    const timing = deadlineOf(options, unaryDeadlineMs);
+    const giveUpMs = Math.min(
+      Number(timing.deadline ?? Number.POSITIVE_INFINITY),
+      Date.now() + reconnectMsMax,
+    );
+    for (;;) {
+      try {
+        const response = await attempt(request, options, timing);
+        channel.reached = true;
+        return response;
+      } catch (error) {
+        // A server that has been there is restarting: a call that never left may be made again.
+        if (!channel.reached || !neverSent(error) || Date.now() >= giveUpMs) throw errorOfCall(error, path);
+        await sleep(
+          reconnectPauseMs,
+          undefined,
+          options.signal === undefined ? {} : { signal: options.signal },
+        );
+      }
+    }
+  };
+}
+
+/** grpc-js fails a call so when it has found nobody to send it to. */
+function neverSent(error: unknown): boolean {
+  const { code, details } = error as { code?: unknown; details?: unknown };
+  return code === grpc.status.UNAVAILABLE && String(details).startsWith('No connection established');
 }
 
 function serverStream(channel: Channel, method: MethodDefinition, path: string) {

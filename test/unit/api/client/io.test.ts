@@ -1,5 +1,6 @@
 // Fifos: both directions without a thread that waits, ends that arrive, and nothing left behind.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createReadStream, createWriteStream, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,6 +24,8 @@ test('output is copied to its end, input to the other side', async (t) => {
   const { addresses } = io;
   assert.ok(addresses.stdin.endsWith('/web-stdin'));
   const shim = createReadStream(addresses.stdin);
+  // A process that runs has its end open.
+  await once(shim, 'open');
   const read = text(shim);
   stdin.end('typed');
   let ended = false;

@@ -18,7 +18,8 @@ type WireMail =
   | { t: 'watch'; id: number; path: string }
   | { t: 'unwatch'; id: number }
   | { t: 'down'; id: number; reason: WireExit }
-  | { t: 'exit'; path: string; reason: WireExit };
+  | { t: 'exit'; path: string; reason: WireExit }
+  | { t: 'crashed'; path: string; error: WireError };
 
 type WireExit = { kind: 'normal' | 'shutdown' } | { kind: 'crash' | 'killed'; error: WireError };
 
@@ -142,6 +143,11 @@ export class Link implements Route {
     this.#send({ t: 'exit', path, reason: exitToWire(reason) });
   }
 
+  /** Tells the other side of an actor that crashed here, so that one place reports those of all threads. */
+  reportCrash(path: string, error: unknown): void {
+    this.#send({ t: 'crashed', path, error: toWire(error) });
+  }
+
   /** Ends the link: what has arrived is still read, then every call that waits for the other thread fails. */
   close(why: string): void {
     if (this.#closed !== undefined) return;
@@ -221,6 +227,9 @@ export class Link implements Route {
       }
       case 'exit':
         this.#system.exit(mail.path, exitFromWire(mail.reason), this);
+        return;
+      case 'crashed':
+        this.#system.crashedElsewhere(mail.path, fromWire(mail.error));
         return;
     }
   }

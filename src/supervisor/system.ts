@@ -31,7 +31,7 @@ export interface SystemOptions {
   /** For messages and telemetry: the thread's name. */
   name: string;
   clock?: KitClock;
-  /** Told of every actor that crashed or had to be killed. */
+  /** Told of every actor that crashed or had to be killed, here or on a thread that was started from here. */
   onCrash?: (path: string, error: unknown) => void;
 }
 
@@ -196,6 +196,11 @@ export class ActorSystem {
   /** For cells: something of the actor failed where nobody waits for the answer. */
   crashed(path: string, error: unknown): void {
     this.#counters.actorsCrashed++;
+    this.#onCrash(path, error);
+  }
+
+  /** For links: an actor crashed on the thread at the other end. */
+  crashedElsewhere(path: string, error: unknown): void {
     this.#onCrash(path, error);
   }
 

@@ -11,8 +11,8 @@ import type { ControlAnswer, ThreadControl, ThreadData, ThreadStart } from './th
 
 async function main(): Promise<void> {
   const { name, module, data, mail, control } = workerData as ThreadData;
-  const system = new ActorSystem({ name });
-  const link = new Link(system, mail, 'main', endThread);
+  const system = new ActorSystem({ name, onCrash: (path, error) => link.reportCrash(path, error) });
+  const link: Link = new Link(system, mail, 'main', endThread);
   system.setUplink(link);
   const supervisor = await Supervisor.start(system, {
     path: name,

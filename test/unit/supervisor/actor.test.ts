@@ -1,5 +1,6 @@
 // One actor: its calls, signals, timers, started work, batches, and the ways it can end.
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import { type ActorContext, type ActorDefinition, defineActor } from '../../../src/supervisor/actor.ts';
 import { ActorSystem } from '../../../src/supervisor/system.ts';
@@ -163,6 +164,21 @@ test('deadline and abort reject in time and tell the actor; the late answer is d
       assert.equal(told, 2);
       await assert.rejects(ref.call('do', wait, { signal: controller.signal }), { code: 'canceled' });
       assert.equal(told, 2);
+      assert.equal(clock.pendingTimers, 0);
+    })(),
+  );
+});
+
+test('a signal that serves many calls keeps none of them', async () => {
+  const { clock, system, ref } = setUp();
+  await clock.run(
+    (async () => {
+      await system.spawn('a', puppet(), undefined);
+      const { signal } = new AbortController();
+      for (let i = 0; i < 50; i++) await ref.call('do', () => i, { signal });
+      for (let i = 0; i < 5; i++)
+        await assert.rejects(ref.call('do', () => noReply, { signal, deadlineMs: 1 }));
+      assert.equal(getEventListeners(signal, 'abort').length, 0);
       assert.equal(clock.pendingTimers, 0);
     })(),
   );

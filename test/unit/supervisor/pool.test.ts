@@ -1,5 +1,6 @@
 // The pool on real threads: results, errors, limits, cancellation, dying threads.
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import { Pool, type PoolOptions, poolChild } from '../../../src/supervisor/pool.ts';
 import { Supervisor } from '../../../src/supervisor/supervisor.ts';
@@ -91,6 +92,14 @@ test('a signal that is aborted already refuses at once', async () => {
   await assert.rejects(pool.run('add', { a: 1, b: 1 }, { signal: AbortSignal.abort() }), {
     code: 'canceled',
   });
+});
+
+test('a signal that serves many jobs keeps none of them', async () => {
+  await using pool = makePool();
+  const { signal } = new AbortController();
+  for (let i = 0; i < 5; i++) await pool.run('add', { a: i, b: 1 }, { signal });
+  await assert.rejects(pool.run('refuse', { code: 'x', message: 'y' }, { signal }));
+  assert.equal(getEventListeners(signal, 'abort').length, 0);
 });
 
 test('a running job is aborted by event and its thread lives on', async () => {

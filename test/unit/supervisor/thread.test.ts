@@ -17,10 +17,14 @@ const options = (data: Partial<CrewData> = {}, extra: Partial<ThreadOptions> = {
 });
 
 async function setUp(t: TestContext) {
-  const system = new ActorSystem({ name: 'main' });
+  const crashes: [string, unknown][] = [];
+  const system = new ActorSystem({
+    name: 'main',
+    onCrash: (path, error) => crashes.push([path, error]),
+  });
   const host = await ThreadHost.start(system, 'thread', options());
   t.after(() => host.stop({ kind: 'shutdown' }, 1_000));
-  return { system, host, ref: system.ref<CrewProtocol>('far/a') };
+  return { system, host, crashes, ref: system.ref<CrewProtocol>('far/a') };
 }
 
 test('an actor on a thread is called like any other; codes survive', async (t) => {
@@ -32,11 +36,15 @@ test('an actor on a thread is called like any other; codes survive', async (t) =
   await cell.stop({ kind: 'shutdown' });
 });
 
-test('the supervisor on the thread restarts a crashed actor at its path', async (t) => {
-  const { ref } = await setUp(t);
+test('the supervisor on the thread restarts a crashed actor at its path, and the crash is reported here', async (t) => {
+  const { ref, crashes } = await setUp(t);
   await assert.rejects(ref.call('crash', undefined), { code: 'internal' });
   while ((await ref.call('echo', 1).catch(() => undefined)) !== 1);
   assert.equal(await ref.call('echo', 'back'), 'back');
+  assert.deepEqual(
+    crashes.map(([path, error]) => [path, String(error)]),
+    [['far/a', 'TypeError: oh']],
+  );
 });
 
 test('the parent starts and stops children on the thread, and gets the errors of that with their code', async (t) => {

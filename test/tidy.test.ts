@@ -97,7 +97,7 @@ const rooms: Room[] = [
   {
     name: 'daemon, cli, boot, threads',
     says: 'everything',
-    holds: ['daemon.ts', 'cli.ts', 'shim.ts', 'threads/', 'boot/'],
+    holds: ['daemon.ts', 'cli.ts', 'shim.ts', 'check.ts', 'threads/', 'boot/'],
     imports: undefined,
   },
 ];
@@ -136,7 +136,7 @@ const dependencyHomes: Record<string, string[]> = {
   '@grpc/grpc-js': ['api/grpc/', 'api/client/', 'api/proxy/', 'boot/'],
   'cli-progress': ['api/cli/'],
   comlink: ['supervisor/'],
-  commander: ['api/cli/', 'daemon.ts', 'cli.ts', 'shim.ts'],
+  commander: ['api/cli/', 'daemon.ts', 'cli.ts', 'shim.ts', 'check.ts'],
   koffi: ['io/sys/'],
   lmdb: ['io/lmdb/'],
   pino: ['io/log/'],
@@ -256,7 +256,13 @@ test('nothing is unfinished by its own words', () => {
 });
 
 test('importing does nothing: no statement but declarations at the top of a module', () => {
-  const entries = new Set(['src/daemon.ts', 'src/cli.ts', 'src/shim.ts', 'src/supervisor/thread-main.ts']);
+  const entries = new Set([
+    'src/daemon.ts',
+    'src/cli.ts',
+    'src/shim.ts',
+    'src/check.ts',
+    'src/supervisor/thread-main.ts',
+  ]);
   const wrong: string[] = [];
   for (const source of sources) {
     if (entries.has(source) || source.startsWith('src/threads/') || source.endsWith('.d.ts')) continue;

@@ -15,6 +15,16 @@ export interface Directories {
   plugin(type: string, id: string): string;
 }
 
+/** The LMDB environment below a root. */
+export function metadataDirectory(root: string): string {
+  return join(root, 'io.troupe.metadata.v1.lmdb');
+}
+
+/** The blob store below a root. */
+export function contentDirectory(root: string): string {
+  return join(root, 'io.containerd.content.v1.content');
+}
+
 /** Modes are set at each start, whatever the directories had. Throws `already-exists` when root is in use. */
 export function prepareDirectories(sys: Sys, root: string, state: string): Directories {
   mkdirSync(root, { recursive: true, mode: 0o700 });
@@ -26,8 +36,8 @@ export function prepareDirectories(sys: Sys, root: string, state: string): Direc
   const directories = {
     root,
     state,
-    metadata: join(root, 'io.troupe.metadata.v1.lmdb'),
-    content: join(root, 'io.containerd.content.v1.content'),
+    metadata: metadataDirectory(root),
+    content: contentDirectory(root),
     tempMounts: join(root, 'tmpmounts'),
     lock,
     plugin: (type: string, id: string) => join(root, `${type}.${id}`),

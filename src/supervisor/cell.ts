@@ -2,31 +2,16 @@
 import type { ActorContext, ActorCounters, ActorDefinition, ReplySink } from './actor.ts';
 import { makeContext } from './context.ts';
 import { isExpected, KitError } from './failure.ts';
+import { type Mail, SignalMail, takeBatch } from './mail.ts';
 import { Mailbox } from './mailbox.ts';
 import { type CallOwner, type Delivery, delivered, PendingCall } from './pending-call.ts';
 import type { ActorSystem } from './system.ts';
-import {
-  type BatchedCall,
-  type Child,
-  describeExit,
-  type ExitReason,
-  noReply,
-  type ProtocolShape,
-  type Timer,
-} from './types.ts';
+import { type Child, describeExit, type ExitReason, noReply, type Timer } from './types.ts';
 
 // The cell is one for all protocols; types are held at defineActor and ActorRef.
 // biome-ignore lint/suspicious/noExplicitAny: erased protocol
 export type AnyDefinition = ActorDefinition<any, any, any, any>;
 
-export class SignalMail {
-  readonly signal: unknown;
-  constructor(signal: unknown) {
-    this.signal = signal;
-  }
-}
-
-type Mail = PendingCall | SignalMail;
 type Phase = 'starting' | 'idle' | 'running' | 'terminating' | 'ended';
 
 const batchLengthMaxDefault = 256;
@@ -286,7 +271,8 @@ export class ActorCell implements Child, CallOwner {
   }
 
   #handleBatch(first: PendingCall): unknown {
-    const calls = this.#takeBatch(first);
+    const max = this.#definition.batchLengthMax ?? batchLengthMaxDefault;
+    const calls = takeBatch(this.#mailbox, first, max);
     if (calls.length === 0) return undefined;
     this.#counters.messages += calls.length;
     const refuse = (error: unknown) => {
@@ -300,18 +286,6 @@ export class ActorCell implements Child, CallOwner {
       refuse(error);
       return undefined;
     }
-  }
-
-  #takeBatch(first: PendingCall): BatchedCall<ProtocolShape<unknown>>[] {
-    const calls: unknown[] = [];
-    const max = this.#definition.batchLengthMax ?? batchLengthMaxDefault;
-    let next: PendingCall | undefined = first;
-    while (next !== undefined) {
-      if (!next.settled) calls.push({ op: next.op, request: next.request, call: next });
-      if (calls.length >= max || !(this.#mailbox.peekOrdinary() instanceof PendingCall)) break;
-      next = this.#mailbox.shiftOrdinary() as PendingCall;
-    }
-    return calls as BatchedCall<ProtocolShape<unknown>>[];
   }
 
   async #terminate(reason: ExitReason): Promise<void> {

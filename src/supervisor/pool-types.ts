@@ -31,7 +31,7 @@ export interface JobOptions {
   /** Aborting rejects with `canceled` as soon as the job no longer runs. */
   signal?: AbortSignal | undefined;
   /** Waiting and running together; `Infinity` must be asked for. */
-  deadlineMs?: number;
+  deadlineMs?: number | undefined;
   /** Buffers in the data that are handed over, not copied. */
   transfer?: readonly ArrayBuffer[];
 }

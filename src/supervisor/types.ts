@@ -8,9 +8,9 @@ export type ReplyOf<P extends ProtocolShape<P>, K extends keyof P> = P[K]['reply
 
 export interface CallOptions {
   /** How long the caller waits for the reply; `Infinity` must be asked for. Default 30,000. */
-  deadlineMs?: number;
+  deadlineMs?: number | undefined;
   /** Aborting rejects the call with code `canceled` and tells the actor. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Buffers handed over, not copied, when the actor lives on another thread. */
   transfer?: readonly ArrayBuffer[];
 }

@@ -1,4 +1,5 @@
 // The seeded simulation of the actor kit. A failure prints its seed: TROUPE_SIM_SEED=<seed> runs it again.
+import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seeds } from './random.ts';
 import { World } from './world.ts';
@@ -17,4 +18,8 @@ test('under crashes, hangs and kills no call hangs and no supervisor loses a chi
     }
   }
   t.diagnostic(JSON.stringify(totals));
+});
+
+test('a seed gives the same run again', async () => {
+  assert.deepEqual(await new World(7).run(), await new World(7).run());
 });

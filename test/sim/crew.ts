@@ -79,7 +79,7 @@ export function crewActor(
     if (seq <= last) findings.orderBroken.push(`${path} saw ${from} ${seq} after ${last}`);
     state.seen.set(from, seq);
   };
-  return defineActor<CrewProtocol, CrewSignal, CrewState, undefined>({
+  const crew = defineActor<CrewProtocol, CrewSignal, CrewState, undefined>({
     name: 'crew',
     mailboxLengthMax: random.int(2, 16),
     stopTimeoutMs: random.int(10, 200),
@@ -155,6 +155,25 @@ export function crewActor(
       await clock.sleep(random.int(0, 5));
     },
   });
+
+  if (random.chance(0.7)) return crew;
+  // The same actor, taking its calls in batches.
+  return {
+    ...crew,
+    batchLengthMax: random.int(1, 8),
+    async handleBatch(state, calls, context) {
+      for (const { op, request, call } of calls) {
+        const result = crew.handleCall[op](state, request as never, call as never, context);
+        if (result instanceof Promise) {
+          result.then(
+            (value) => value !== noReply && call.reply(value as never),
+            (error) => call.fail(error),
+          );
+        } else if (result !== noReply) call.reply(result as never);
+      }
+      if (random.chance(0.2)) await clock.sleep(random.int(1, 10));
+    },
+  };
 
   async function relay(system: ActorSystem, path: string, request: Request): Promise<{ seq: number }> {
     const onwards: Request = {

@@ -230,6 +230,11 @@ export class World {
     if (abortMs !== undefined) this.#clock.setTimer(() => controller.abort(), abortMs);
     const beganMs = this.#clock.nowMs();
     this.#calls++;
+    let endedMs = Number.POSITIVE_INFINITY;
+    const cell = this.#system.cell(ref.path);
+    void cell?.exited.then(() => {
+      endedMs = this.#clock.nowMs();
+    });
     let outcome: string;
     try {
       const reply = await ref.call('ask', request, {
@@ -247,6 +252,8 @@ export class World {
     this.#outcomes[outcome] = (this.#outcomes[outcome] ?? 0) + 1;
     const tookMs = this.#clock.nowMs() - beganMs;
     assert.ok(tookMs <= deadlineMs, `a call took ${tookMs} ms of ${deadlineMs}: ${outcome}`);
+    assert.ok(cell !== undefined || tookMs === 0, 'a call of nobody waited');
+    assert.ok(this.#clock.nowMs() <= endedMs, `a call outlived its actor: ${outcome}`);
     if (abortMs !== undefined) assert.ok(tookMs <= abortMs, 'a call went on after its abort');
   }
 

@@ -1,16 +1,7 @@
 // The layers below an overlay's upper directory: what a parent directory that an archive leaves out looks like there.
 import { constants } from 'node:fs';
-import { fail } from '../../api/model/errors.ts';
-import {
-  at,
-  atFdCwd,
-  errnoOf,
-  type FileStat,
-  fileType,
-  resolve,
-  type Sys,
-} from '../../api/model/ports/sys.ts';
-import { type ByteString, pathArg, quoted } from './bytes.ts';
+import { atFdCwd, errnoOf, type FileStat, resolve, type Sys } from '../../api/model/ports/sys.ts';
+import { type ByteString, pathArg } from './bytes.ts';
 
 const oPath = 0o10000000;
 const confined = resolve.inRoot | resolve.noMagicLinks;
@@ -32,8 +23,8 @@ export class LowerLayers implements Disposable {
   }
 
   /**
-   * The nearest directory at `path`; undefined when no layer has one, or a nearer layer has deleted it. Throws
-   * ENOTDIR when something else than a directory stands there.
+   * The nearest directory at `path`; undefined when no layer has one, or something else (a whiteout, a file) stands
+   * there in a nearer layer and hides it.
    */
   find(path: ByteString): LowerDirectory | undefined {
     for (let i = 0; i < this.#paths.length; i++) {
@@ -44,9 +35,8 @@ export class LowerLayers implements Disposable {
       } catch (error) {
         const errno = errnoOf(error);
         if (errno === 'ENOENT') continue;
-        if (errno !== 'ENOTDIR') throw error;
-        if (this.#deleted(layerFd, path)) return undefined;
-        throw fail('invalid-argument', `parent ${quoted(path)} is not a directory in a lower layer`, error);
+        if (errno === 'ENOTDIR' || errno === 'ELOOP') return undefined;
+        throw error;
       }
       try {
         return { stat: this.#sys.fstat(fd), xattrs: this.#xattrs(fd) };
@@ -70,22 +60,6 @@ export class LowerLayers implements Disposable {
       this.#fds.push(fd);
     }
     return fd;
-  }
-
-  /** Whether the path or a directory above it is a whiteout (character device 0:0). */
-  #deleted(layerFd: number, path: ByteString): boolean {
-    for (let end = path.indexOf('/'); ; end = path.indexOf('/', end + 1)) {
-      const prefix = end < 0 ? path : path.slice(0, end);
-      const fd = this.#sys.openat2(layerFd, pathArg(prefix), oPath, 0, confined);
-      try {
-        const stat = this.#sys.statat(fd, '', at.emptyPath);
-        const type = stat.mode & fileType.mask;
-        if (type === fileType.character) return stat.rdevMajor === 0 && stat.rdevMinor === 0;
-        if (type !== fileType.directory || end < 0) return false;
-      } finally {
-        this.#sys.close(fd);
-      }
-    }
   }
 
   /** All but those of `trusted.`, which belong to the layer and not to the directory. */

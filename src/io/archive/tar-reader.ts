@@ -194,7 +194,8 @@ export class TarReader {
         `entry ${quoted(header.name)} has unsupported type ${JSON.stringify(flag)}`,
       );
     }
-    header.type = type === 'file' && header.name.endsWith('/') ? 'directory' : type;
+    // V7 archives have no flag for directories but the slash at the end.
+    header.type = flag === '\0' && header.name.endsWith('/') ? 'directory' : type;
     if (header.name.includes('\0') || header.linkName.includes('\0')) {
       throw fail('invalid-argument', `entry ${quoted(header.name)} has a NUL in its name`);
     }

@@ -265,13 +265,15 @@ test('missing parents in overlay form look as in the nearest layer that has them
       applyTar(sys, upper, tarOf([file(name)]), { whiteouts: 'overlay', lowerDirectories: [near, far] });
     apply('a/b/c/file');
     apply('deleted/below/file');
-    assert.throws(() => apply('file/x'), { code: 'invalid-argument', message: /not a directory/ });
+    apply('file/x');
+    assert.throws(() => apply('a/b/c/file/x'), { message: /"a\/b\/c\/file\/x": ENOTDIR/ });
     const stat = (name: string) => fs.statSync(path.join(upper, name));
     assert.deepEqual([stat('a').uid, stat('a').mode & 0o7777, stat('a').mtimeMs], [4, 0o2750, 44_000]);
     assert.equal(sys.getxattr(path.join(upper, 'a'), 'user.x')?.toString(), 'y');
     assert.equal(stat('a/b').uid, 2);
     assert.deepEqual([stat('a/b/c').uid, stat('a/b/c').mode & 0o7777], [0, 0o755]);
     assert.equal(stat('deleted').uid, 0);
+    assert.ok(stat('file').isDirectory());
   }),
 );
 

@@ -22,6 +22,9 @@ import type { Child, ExitReason } from './types.ts';
 
 export type * from './pool-types.ts';
 
+/** How long a pool waits for its threads to end. */
+const destroyMsMax = 10_000;
+
 export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
   readonly path: string;
   readonly exited: Promise<ExitReason>;
@@ -33,8 +36,11 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
   readonly #exit: (reason: ExitReason) => void;
   readonly #counters: PoolCounters;
   readonly #untell: () => void;
-  #drained: (() => void) | undefined;
+  /** No job runs any more, or the time for that is over. */
+  readonly #drained = Promise.withResolvers<void>();
   #stopping = false;
+  #destroying = false;
+  #ended = false;
 
   constructor(system: ActorSystem, path: string, options: PoolOptions) {
     this.path = path;
@@ -132,20 +138,28 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
 
   /** Refuses new jobs, aborts those at hand, and ends the threads when they have stopped or `timeoutMs` is over. */
   async stop(reason: ExitReason, timeoutMs: number): Promise<void> {
-    if (this.#stopping) return void (await this.exited);
+    if (this.#ended) return;
+    const { clock } = this.#system;
+    const timer = clock.setTimer(() => this.#drained.resolve(), timeoutMs);
+    if (!this.#stopping) void this.#close(reason);
+    await this.exited;
+    timer.cancel();
+  }
+
+  async #close(reason: ExitReason): Promise<void> {
     this.#stopping = true;
     const why = () => new KitError('unavailable', `${this.path} is stopping`);
     for (const ticket of [...this.#waiting, ...this.#running]) this.#abort(ticket, why());
-    if (this.#running.size > 0) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#drained = resolve;
-      const timer = this.#system.clock.setTimer(resolve, timeoutMs);
-      await promise;
-      timer.cancel();
-    }
-    for (const ticket of this.#running) this.#settle(ticket, why());
-    await this.#piscina.destroy();
+    if (this.#running.size > 0) await this.#drained.promise;
+    this.#destroying = true;
+    // A thread in native code ends only when it comes back from there.
+    const stuck = Promise.withResolvers<void>();
+    const timer = this.#system.clock.setTimer(stuck.resolve, destroyMsMax);
+    await Promise.race([this.#piscina.destroy(), stuck.promise]);
+    timer.cancel();
+    for (const ticket of [...this.#running]) this.#settle(ticket, why());
     this.#untell();
+    this.#ended = true;
     this.#exit(reason);
   }
 
@@ -199,8 +213,8 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
       if (ticket.started && !ticket.kill.signal.aborted) this.#counters.threadsLost++;
     }
     port1.close();
-    // After a kill the thread is still on its way out; `#kill` settles when it is gone.
-    if (ticket.kill.signal.aborted && ticket.started) return;
+    // The thread is still on its way out; `#kill` or `#close` settles when it is gone.
+    if ((ticket.kill.signal.aborted && ticket.started) || this.#destroying) return;
     this.#counters.runMs += clock.nowMs() - begunMs;
     if ('error' in outcome) this.#settle(ticket, outcome.error);
     else this.#settle(ticket, undefined, outcome.value);
@@ -224,7 +238,7 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
       ticket.resolve(value);
     }
     if (this.#stopping) {
-      if (this.#running.size === 0) this.#drained?.();
+      if (this.#running.size === 0) this.#drained.resolve();
     } else this.#dispatch();
   }
 

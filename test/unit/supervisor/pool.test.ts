@@ -205,8 +205,22 @@ test('stop refuses, aborts and ends; nothing hangs', async () => {
   await pool.stop({ kind: 'shutdown' }, 2_000);
   assert.deepEqual(await Promise.all(outcomes), ['unavailable', 'unavailable', 'unavailable']);
   assert.deepEqual(await pool.exited, { kind: 'shutdown' });
+  const at = Atomics.load(flag, 1);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(Atomics.load(flag, 1), at, 'a job still runs');
   await assert.rejects(pool.run('add', { a: 1, b: 1 }), { code: 'unavailable' });
   assert.equal(pool.counters().threads, 0);
+});
+
+test('a second stop may be in more of a hurry', async () => {
+  const pool = makePool({ abortGraceMs: 60_000 });
+  const flag = flagPair();
+  const job = pool.run('spinForEver', flag);
+  job.catch(() => {});
+  await raised(flag);
+  await Promise.all([pool.stop({ kind: 'shutdown' }, 60_000), pool.stop({ kind: 'shutdown' }, 10)]);
+  await assert.rejects(job, { code: 'unavailable' });
+  await pool.stop({ kind: 'shutdown' }, 0);
 });
 
 test('a pool is a supervisor child whose runner outlives restarts', async () => {

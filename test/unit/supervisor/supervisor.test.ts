@@ -371,6 +371,19 @@ test('taking away the one that crashed does not lose those that were stopped for
     await top.stop(shutdown);
   }));
 
+test('a child whose first start waits its turn is not started by the restart of a sibling', () =>
+  tell(async (stage) => {
+    const children = [stage.spec('a'), stage.spec('x', { stopMs: 50 })];
+    const top = await stage.supervisor({ strategy: 'rest_for_one', children });
+    const stopping = top.stopChild('x');
+    stage.live.get('a')?.end(crash());
+    await stage.clock.sleep(1);
+    await top.startChild(stage.spec('d'));
+    await stopping;
+    assert.deepEqual(stage.log, ['+a', '+x', '-x', '+a', '+d']);
+    await top.stop(shutdown);
+  }));
+
 test('when the time for stopping is over, those left are killed', () =>
   tell(async (stage) => {
     const children = ['a', 'b', 'c'].map((id) => stage.spec(id, { stopMs: 900 }));

@@ -350,6 +350,27 @@ test('stopping while a child starts calls the start off', () =>
     assert.equal(stage.clock.nowMs(), 10);
   }));
 
+test('stopping waits for a start that is called off to be through', () =>
+  tell(async (stage) => {
+    let through = false;
+    const slow = stage.spec('slow', {
+      start: async (path, starting) => {
+        await new Promise<void>((resolve) => starting.addEventListener('abort', () => resolve()));
+        await stage.clock.sleep(20);
+        through = true;
+        return stage.child('slow', path);
+      },
+    });
+    const top = await stage.supervisor();
+    const starting = top.startChild(slow);
+    starting.catch(() => {});
+    await stage.clock.sleep(1);
+    await top.stop(shutdown);
+    assert.equal(through, true);
+    assert.equal(stage.live.size, 0);
+    await assert.rejects(starting, { code: 'unavailable' });
+  }));
+
 test('taking away the one that crashed does not lose those that were stopped for it', () =>
   tell(async (stage) => {
     let starts = 0;

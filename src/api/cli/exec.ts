@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import type { Command } from 'commander';
 import { mergeEnv, nullIo, type OciProcess, TroupeError } from '../client/index.ts';
 import type { Context, Run } from './context.ts';
-import { collect } from './run.ts';
+import { collect, environment } from './run.ts';
 import { attach } from './terminal.ts';
 
 interface ExecFlags {
@@ -11,6 +11,7 @@ interface ExecFlags {
   interactive?: boolean;
   detach?: boolean;
   env?: string[];
+  envFile?: string[];
   workdir?: string;
   user?: string;
 }
@@ -24,7 +25,8 @@ export function addExecCommand(program: Command, run: Run): void {
     .option('-t, --tty', 'give the command a terminal')
     .option('-i, --interactive', 'pass standard input on')
     .option('-d, --detach', 'run in the background')
-    .option('-e, --env <KEY=value>', 'set an environment variable', collect)
+    .option('-e, --env <KEY[=value]>', 'set an environment variable, or take it from here', collect)
+    .option('--env-file <path>', 'read environment variables from a file', collect)
     .option('-w, --workdir <path>', 'working directory')
     .option('-u, --user <user[:group]>', 'names of the image, or numbers')
     .passThroughOptions()
@@ -54,7 +56,7 @@ async function execIn(
     ...base,
     terminal,
     args: [...command],
-    env: mergeEnv(base.env, [...(terminal ? ['TERM=xterm'] : []), ...(flags.env ?? [])]),
+    env: mergeEnv(base.env, [...(terminal ? ['TERM=xterm'] : []), ...environment(flags, host.env)]),
     cwd: flags.workdir ?? base.cwd,
   };
   if (flags.user !== undefined) {

@@ -9,7 +9,7 @@ import {
   normalizeReference,
   TroupeError,
 } from '../client/index.ts';
-import type { Context, Run } from './context.ts';
+import type { Context, Host, Run } from './context.ts';
 import { formatAge, formatBytes, formatTable, printable, shortDigest } from './format.ts';
 import { pullProgress } from './progress.ts';
 
@@ -123,13 +123,19 @@ export async function pullImage(
     plainHttp: flags.plainHttp ?? false,
     insecureTls: flags.insecure ?? false,
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
-    ...(flags.snapshotter === undefined ? {} : { snapshotter: flags.snapshotter }),
+    ...snapshotterOf(flags, host.env),
     ...(flags.user === undefined
       ? {}
       : { auth: credentials(flags.user, host.env['TROUPE_REGISTRY_PASSWORD']) }),
     ...(progress === undefined ? {} : { onProgress: (one) => progress.update(one) }),
     ...extra,
   });
+}
+
+/** The flag, else CONTAINERD_SNAPSHOTTER, else what the namespace says. */
+export function snapshotterOf(flags: { snapshotter?: string }, env: Host['env']): { snapshotter?: string } {
+  const snapshotter = flags.snapshotter ?? env['CONTAINERD_SNAPSHOTTER'];
+  return snapshotter === undefined || snapshotter === '' ? {} : { snapshotter };
 }
 
 function credentials(user: string, password: string | undefined): { username: string; secret: string } {

@@ -1,5 +1,6 @@
 // troupe run: an image becomes a container, and a command runs in it.
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import type { Command } from 'commander';
 import {
@@ -15,8 +16,8 @@ import {
   type Task,
   TroupeError,
 } from '../client/index.ts';
-import type { Context, Run } from './context.ts';
-import { findImage, pullImage, type RegistryFlags } from './images.ts';
+import type { Context, Host, Run } from './context.ts';
+import { findImage, pullImage, type RegistryFlags, snapshotterOf } from './images.ts';
 import { attach } from './terminal.ts';
 
 interface RunFlags extends RegistryFlags {
@@ -26,6 +27,7 @@ interface RunFlags extends RegistryFlags {
   interactive?: boolean;
   name?: string;
   env?: string[];
+  envFile?: string[];
   workdir?: string;
   entrypoint?: string;
   hostname?: string;
@@ -56,7 +58,8 @@ export function addRunCommand(program: Command, run: Run): void {
     .option('-t, --tty', 'give the command a terminal')
     .option('-i, --interactive', 'pass standard input on')
     .option('--name <id>', 'id of the container')
-    .option('-e, --env <KEY=value>', 'set an environment variable', collect)
+    .option('-e, --env <KEY[=value]>', 'set an environment variable, or take it from here', collect)
+    .option('--env-file <path>', 'read environment variables from a file', collect)
     .option('-w, --workdir <path>', 'working directory')
     .option('-u, --user <user[:group]>', 'names of the image, or numbers')
     .option('--entrypoint <path>', 'in place of the image’s')
@@ -88,14 +91,15 @@ async function runContainer(
   const { client, signal, host } = context;
   check(flags, host.stdin.isTTY === true);
   const image = await imageFor(context, imageName, flags);
+  const id = flags.name ?? randomBytes(6).toString('hex');
   const container = await client.createContainer({
-    id: flags.name ?? randomBytes(6).toString('hex'),
+    id,
     image,
     signal,
-    spec: specOptions(command, flags),
+    spec: specOptions(id, command, flags, host.env),
     labels: new Map((flags.label ?? []).map(parseLabel)),
     ...(flags.user === undefined ? {} : { user: flags.user }),
-    ...(flags.snapshotter === undefined ? {} : { snapshotter: flags.snapshotter }),
+    ...snapshotterOf(flags, host.env),
     ...(flags.runtime === undefined ? {} : { runtime: flags.runtime }),
   });
   let task: Task | undefined;
@@ -172,18 +176,35 @@ async function imageFor(context: Context, name: string, flags: RunFlags): Promis
   return await pullImage(context, normalizeReference(name), registry);
 }
 
-function specOptions(command: readonly string[], flags: RunFlags): SpecOptions {
+function specOptions(id: string, command: readonly string[], flags: RunFlags, env: Host['env']): SpecOptions {
+  // A container without the host's network has a name of its own as well.
+  const hostname = flags.hostname ?? (flags.net === 'host' ? undefined : id);
   return {
     terminal: flags.tty ?? false,
-    env: flags.env ?? [],
+    env: environment(flags, env),
     readOnly: flags.readOnly ?? false,
     hostNetwork: flags.net === 'host',
     mounts: (flags.volume ?? []).map(parseVolume),
     ...(command.length === 0 ? {} : { args: command }),
     ...(flags.entrypoint === undefined ? {} : { entrypoint: [flags.entrypoint] }),
     ...(flags.workdir === undefined ? {} : { cwd: flags.workdir }),
-    ...(flags.hostname === undefined ? {} : { hostname: flags.hostname }),
+    ...(hostname === undefined ? {} : { hostname }),
   };
+}
+
+/** What the flags set: files first, then single variables; a name alone takes the value that it has here. */
+export function environment(flags: { env?: string[]; envFile?: string[] }, env: Host['env']): string[] {
+  const lines = (flags.envFile ?? []).flatMap((path) =>
+    readFileSync(path, 'utf8')
+      .split('\n')
+      .map((line) => line.trim())
+      .filter((line) => line !== '' && !line.startsWith('#')),
+  );
+  return [...lines, ...(flags.env ?? [])].flatMap((pair) => {
+    if (pair.includes('=')) return [pair];
+    const value = env[pair];
+    return value === undefined ? [] : [`${pair}=${value}`];
+  });
 }
 
 export function parseVolume(text: string): OciMount {

@@ -1,11 +1,13 @@
 // The caller's terminal while a container owns it: raw mode, size changes, and everything put back whatever happens.
 import { constants } from 'node:os';
-import { codeOf, type ExitStatus, type Process, sigkill, TroupeError } from '../client/index.ts';
+import { codeOf, type ExitStatus, messageOf, type Process, sigkill, TroupeError } from '../client/index.ts';
 import type { Context, Host } from './context.ts';
 
 const forwarded: readonly NodeJS.Signals[] = [
   ...(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const),
 ];
+
+const interruptsMax = 3;
 
 /** Number of a signal by name (`TERM`, `SIGTERM`) or number. Throws `invalid-argument`. */
 export function parseSignal(text: string): number {
@@ -64,11 +66,18 @@ export async function attach(
   using _raw = terminal ? rawMode(host) : undefined;
   using size = terminal ? followSize(host, process) : undefined;
   const listeners = new Map<NodeJS.Signals, () => void>();
+  const send = (signal: number, name: string): void => {
+    process.kill(signal).catch((error: unknown) => {
+      if (codeOf(error) !== 'not-found') context.warn(`forwarding ${name}: ${messageOf(error)}`);
+    });
+  };
+  let interrupts = 0;
   for (const name of forwarded) {
     listeners.set(name, () => {
-      process.kill(constants.signals[name]).catch((error: unknown) => {
-        if (codeOf(error) !== 'not-found') context.warn(`forwarding ${name}: ${String(error)}`);
-      });
+      // The first process of a container ignores what it has no handler for: somebody who insists means it.
+      if ((name === 'SIGINT' || name === 'SIGTERM') && ++interrupts >= interruptsMax)
+        send(sigkill, 'SIGKILL');
+      else send(constants.signals[name], name);
     });
   }
   using _signals = context.forwardSignals(listeners);

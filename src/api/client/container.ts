@@ -1,5 +1,5 @@
 // Containers: made from an image with a spec and a snapshot of their own, run as tasks, and removed with both.
-import { codeOf, fail } from '../model/errors.ts';
+import { codeOf, fail, wrap } from '../model/errors.ts';
 import { parseContainerId } from '../model/ids.ts';
 import { labelBytesMax } from '../model/labels.ts';
 import type { Any } from '../proto/gen/google/protobuf/any.ts';
@@ -67,7 +67,9 @@ export function containersClient(services: Services, namespace: string, leases: 
       const call: CallOptions = { signal, lease: lease.id };
       if (!(await image.isUnpacked(snapshotter, call))) await image.unpack(snapshotter, call);
       const snapshots = snapshotsClient(services, snapshotter);
-      const mounts = await snapshots.prepare(id, await image.chainId(call), call);
+      const mounts = await snapshots.prepare(id, await image.chainId(call), call).catch((error: unknown) => {
+        throw wrap(`container ${id}`, error);
+      });
       try {
         const user = await lookUpUser(options.user ?? config.config.user, imageFiles(mounts));
         const spec = createSpec({ namespace, id, config, user, options: options.spec ?? {} });

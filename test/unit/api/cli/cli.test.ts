@@ -13,7 +13,7 @@ import {
 } from '../../../../src/api/cli/format.ts';
 import { runCli } from '../../../../src/api/cli/program.ts';
 import { pullProgress } from '../../../../src/api/cli/progress.ts';
-import { parseLabel, parseVolume } from '../../../../src/api/cli/run.ts';
+import { environment, parseLabel, parseVolume } from '../../../../src/api/cli/run.ts';
 import { parseSignal } from '../../../../src/api/cli/terminal.ts';
 import { createClient } from '../../../../src/api/client/index.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
@@ -105,6 +105,11 @@ test('signals, volumes, labels', () => {
   for (const bad of ['a:/b', '/a', '/a:/b:xx', '/a:/b:ro:z']) {
     assert.throws(() => parseVolume(bad), { code: 'invalid-argument' }, bad);
   }
+  assert.deepEqual(environment({ env: ['A=1', 'HERE', 'GONE', 'E='] }, { HERE: 'x' }), [
+    'A=1',
+    'HERE=x',
+    'E=',
+  ]);
   assert.deepEqual(parseLabel('a=b=c'), ['a', 'b=c']);
   assert.deepEqual(parseLabel('a'), ['a', 'true']);
 });

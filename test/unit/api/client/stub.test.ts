@@ -164,6 +164,43 @@ test('sending on a call that has failed does not hang, and the reader is told', 
   });
 });
 
+test('a call made while the server restarts reaches the next one', async () => {
+  versionHandler = (_, reply) => reply(null, versionBytes('old'));
+  const path = join(directory, 'restarted');
+  const serve = async (version: string): Promise<grpc.Server> => {
+    const one = new grpc.Server();
+    const definition = {
+      version: {
+        path: '/containerd.services.version.v1.Version/Version',
+        ...{ requestStream: false, responseStream: false },
+        ...{ requestSerialize: same, requestDeserialize: same },
+        ...{ responseSerialize: same, responseDeserialize: same },
+      },
+    } as const;
+    const answer = (_: unknown, reply: grpc.sendUnaryData<Buffer>) => reply(null, versionBytes(version));
+    one.addService(definition, { version: answer });
+    await new Promise<void>((resolve, reject) =>
+      one.bindAsync(`unix:${path}`, grpc.ServerCredentials.createInsecure(), (error) =>
+        error === null ? resolve() : reject(error),
+      ),
+    );
+    return one;
+  };
+  const first = await serve('first');
+  using restarted = connect(path, 'ns');
+  assert.equal((await restarted.services.version.version({})).version, 'first');
+  first.forceShutdown();
+  rmSync(path, { force: true });
+  const stop = new AbortController();
+  const given = restarted.services.version.version({}, { signal: stop.signal }).catch(() => 'given up');
+  const pending = restarted.services.version.version({});
+  stop.abort();
+  assert.equal(await given, 'given up');
+  const second = await serve('second');
+  assert.equal((await pending).version, 'second');
+  second.forceShutdown();
+});
+
 test('nobody listening fails the call at once', async () => {
   using nobody = connect(join(directory, 'nobody'), 'ns');
   await assert.rejects(nobody.services.version.version({}), { code: 'unavailable', message: /ENOENT/ });

@@ -182,7 +182,6 @@ class LocalContentStore implements ContentStore {
   }
 
   status(namespace: Namespace, ref: string): IngestStatus | undefined {
-    checkRef(ref);
     const writer = this.#writers.get(lockKey(namespace, ref));
     if (writer !== undefined) return writer.status();
     const record = this.#deps.reader.ingest(namespace, ref);
@@ -209,7 +208,6 @@ class LocalContentStore implements ContentStore {
   }
 
   async abort(namespace: Namespace, ref: string, lease: string | undefined): Promise<void> {
-    checkRef(ref);
     const key = lockKey(namespace, ref);
     const writer = this.#writers.get(key);
     if (writer !== undefined) {
@@ -218,7 +216,7 @@ class LocalContentStore implements ContentStore {
     }
     const { reader, metadata, io } = this.#deps;
     const record = reader.ingest(namespace, ref);
-    if (record === undefined || this.#aborting.has(key)) throw fail('not-found', `content ingest "${ref}"`);
+    if (record === undefined || this.#aborting.has(key)) throw fail('not-found', `reference ${ref}`);
     this.#aborting.add(key);
     try {
       await metadata.call('content.abort', { namespace, ref, lease });

@@ -224,13 +224,14 @@ export class IngestWriter implements Writer {
   async #store({ total, expected }: CommitRequest): Promise<StoredBlob> {
     const body = this.#body;
     const sizeBytes = total > 0 ? total : undefined;
+    if (sizeBytes !== undefined && sizeBytes !== this.#offset) {
+      const sizes = `${this.#offset} != ${sizeBytes}`;
+      throw fail('failed-precondition', `"${this.ref}" failed size validation: ${sizes}`);
+    }
     if (body.kind === 'stored') {
       const { id } = this.identity;
       const request = { id, sizeBytes, expected };
       return { committed: await this.#host.io.call('commit', request, { deadlineMs: ioDeadlineMs }) };
-    }
-    if (sizeBytes !== undefined && sizeBytes !== this.#offset) {
-      throw fail('failed-precondition', `unexpected commit size ${this.#offset}, expected ${sizeBytes}`);
     }
     const data = body.kind === 'memory' ? joined(body.chunks) : undefined;
     const algorithm = expected === undefined ? 'sha256' : digestAlgorithm(expected);

@@ -75,7 +75,7 @@ export function contentService({ metadata, reader, content }: ContentDeps): Boun
 
     status({ ref }, { namespace }) {
       const status = content.status(namespace, ref);
-      if (status === undefined) throw fail('not-found', `content ingest "${ref}"`);
+      if (status === undefined) throw fail('not-found', `reference ${ref}`);
       return { status: statusMessage(status) };
     },
 
@@ -170,23 +170,25 @@ async function* write(
   context: CallContext,
 ): AsyncGenerator<Encoded> {
   let writer: Writer | undefined;
-  let total = 0n;
   let expected: Digest | undefined;
-  let response: Encoded | undefined;
+  let total = 0n;
+  // One for the stream: what an answer to STAT says of times and total, later answers say too.
+  const response = WriteContentResponse.create();
+  let last: Encoded | undefined;
   try {
     for await (const request of requests) {
       if (request.expected !== '') expected = parseDigest(request.expected);
       if (request.total > 0n) total = request.total;
-      if (writer === undefined) {
-        writer = await open(content, request, context, Number(total), expected);
-      } else if (request.expected !== '' && expected !== undefined) await writer.refuseKnown(expected);
-      response = await act(writer, request, total, expected);
-      yield response;
+      if (writer === undefined) writer = await open(content, request, context, Number(total), expected);
+      else if (request.expected !== '' && expected !== undefined) await writer.refuseKnown(expected);
+      await act(writer, request, response, total, expected);
+      last = new Encoded(WriteContentResponse.encode(response).finish());
+      yield last;
       if (request.action === WriteAction.COMMIT) break;
     }
-    if (response === undefined) throw fail('invalid-argument', 'first message must have a reference');
+    if (last === undefined) throw fail('invalid-argument', 'first message must have a reference');
     // containerd sends the last response twice when a stream ends well; its clients have read past it by then.
-    yield response;
+    yield last;
   } finally {
     await writer?.close();
   }
@@ -203,40 +205,29 @@ function open(
   return content.openWriter({ namespace, ref, lease, total, expected, signal });
 }
 
-/** Does what one message asks for and answers it. */
+/** Does what one message asks for and fills in the answer. */
 async function act(
   writer: Writer,
   request: WriteContentRequest,
+  response: WriteContentResponse,
   total: bigint,
   expected: Digest | undefined,
-): Promise<Encoded> {
+): Promise<void> {
   const { action, offset, data, labels } = request;
+  response.action = action;
   if (action === WriteAction.STAT) {
-    return respond({
-      action,
-      startedAt: timestampOfNs(writer.startedAtNs),
-      updatedAt: timestampOfNs(writer.updatedAtNs),
-      offset: BigInt(writer.offset),
-      total,
-      digest: writer.digest(),
-    });
-  }
-  if (action !== WriteAction.WRITE && action !== WriteAction.COMMIT) {
-    throw fail('invalid-argument', `unknown action ${action} in a write of "${writer.ref}"`);
-  }
-  if (offset !== 0n && offset !== BigInt(writer.offset)) {
-    throw fail('out-of-range', `write @${offset} must occur at current offset ${writer.offset}`);
-  }
-  if (offset === 0n && writer.offset > 0) await writer.truncate();
-  if (data.byteLength > 0) await writer.append(data);
-  let digest = writer.digest();
-  if (action === WriteAction.COMMIT) {
-    ({ digest } = await writer.commit({ total: Number(total), expected, labels }));
-  }
-  const done = { startedAt: undefined, updatedAt: undefined, total: 0n };
-  return respond({ action, offset: BigInt(writer.offset), digest, ...done });
-}
-
-function respond(response: WriteContentResponse): Encoded {
-  return new Encoded(WriteContentResponse.encode(response).finish());
+    response.startedAt = timestampOfNs(writer.startedAtNs);
+    response.updatedAt = timestampOfNs(writer.updatedAtNs);
+    response.total = total;
+  } else if (action === WriteAction.WRITE || action === WriteAction.COMMIT) {
+    if (offset > 0n && offset !== BigInt(writer.offset)) {
+      throw fail('out-of-range', `write @${offset} must occur at current offset ${writer.offset}`);
+    }
+    if (offset === 0n && writer.offset > 0) await writer.truncate();
+    if (data.byteLength > 0) await writer.append(data);
+  } else throw fail('invalid-argument', `unknown action ${action} in a write of "${writer.ref}"`);
+  response.digest = writer.digest();
+  response.offset = BigInt(writer.offset);
+  if (action !== WriteAction.COMMIT) return;
+  response.digest = (await writer.commit({ total: Number(total), expected, labels })).digest;
 }

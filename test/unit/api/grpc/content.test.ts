@@ -171,8 +171,10 @@ test('a stream that ends without commit is fine and keeps the ingest', async (t)
   assert.deepEqual(await all(), ['c', 'r']);
   assert.deepEqual(await all('ref==r'), ['r']);
   await unary(client, ContentDefinition, 'abort', { ref: 'r' });
-  await assert.rejects(getStatus('r'), { code: status.NOT_FOUND });
-  await assert.rejects(unary(client, ContentDefinition, 'abort', { ref: 'r' }), { code: status.NOT_FOUND });
+  for (const ref of ['r', '']) {
+    await assert.rejects(getStatus(ref), { code: status.NOT_FOUND });
+    await assert.rejects(unary(client, ContentDefinition, 'abort', { ref }), { code: status.NOT_FOUND });
+  }
 });
 
 test('bad first messages and bad digests are invalid arguments', async (t) => {

@@ -201,6 +201,7 @@ test('random archives of symlinks, links, whiteouts and writes never reach outsi
       uid: fc.constantFrom(0, 99),
       content: fc.constantFrom('', 'x'),
     });
+    const open = fs.readdirSync('/proc/self/fd').length;
     fc.assert(
       fc.property(fc.array(entry, { maxLength: 12 }), fc.boolean(), (entries, overlay) => {
         const used = fs.mkdtempSync(path.join(root, 't'));
@@ -220,6 +221,7 @@ test('random archives of symlinks, links, whiteouts and writes never reach outsi
       }),
       { numRuns: 400 },
     );
+    assert.equal(fs.readdirSync('/proc/self/fd').length, open, 'descriptors are closed whatever happens');
   }),
 );
 

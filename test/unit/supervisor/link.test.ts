@@ -6,6 +6,7 @@ import { type ActorContext, defineActor } from '../../../src/supervisor/actor.ts
 import { castsInFlightMax, Link } from '../../../src/supervisor/link.ts';
 import { ActorSystem } from '../../../src/supervisor/system.ts';
 import { type Call, type ExitReason, noReply } from '../../../src/supervisor/types.ts';
+import { VirtualClock } from '../../sim/virtual-clock.ts';
 
 interface Protocol {
   echo: { request: unknown; reply: unknown };
@@ -66,8 +67,8 @@ function newState(): State {
 }
 
 /** Two systems: everything below `far` lives on the one, everything else on the other. */
-async function setUp(t: TestContext) {
-  const near = new ActorSystem({ name: 'near' });
+async function setUp(t: TestContext, clock?: VirtualClock) {
+  const near = new ActorSystem({ name: 'near', ...(clock === undefined ? {} : { clock }) });
   const far = new ActorSystem({ name: 'far' });
   const { port1, port2 } = new MessageChannel();
   const onBroken = (error: unknown) => assert.fail(String(error));
@@ -144,12 +145,15 @@ test('mail of one sender arrives in order, calls and casts alike, in few batches
 });
 
 test('giving up cancels over there, by deadline and by abort', async (t) => {
-  const { ref, state } = await setUp(t);
+  const clock = new VirtualClock();
+  const { ref, state } = await setUp(t, clock);
   const controller = new AbortController();
   const aborted = ref.call('hold', 1, { signal: controller.signal });
   const late = ref.call('hold', 2, { deadlineMs: 5 });
+  late.catch(() => {});
   await arrived(ref);
   controller.abort();
+  await clock.advance(5);
   await assert.rejects(aborted, { code: 'canceled' });
   await assert.rejects(late, { code: 'deadline-exceeded' });
   await arrived(ref);

@@ -20,5 +20,11 @@ launch() {
     fi
     above=${above%/*}
   done
+  # Compiled code is kept for the next start and for threads, but only where nobody but the caller can put any.
+  cache=${HOME:-}
+  if [ -z "$cache" ] && [ "$(id -u)" -eq 0 ]; then cache=/root; fi
+  if [ -n "$cache" ] && [ -O "$cache" ]; then
+    export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$cache/.cache/troupe/compiled}"
+  fi
   exec "$above/node_modules/node/bin/node" "$entry" "$@"
 }

@@ -104,7 +104,7 @@ class LocalContentStore implements ContentStore {
   }
 
   async openWriter(request: OpenWriterRequest): Promise<Writer> {
-    const { namespace, ref, lease, expected, signal } = request;
+    const { namespace, ref, lease, expected } = request;
     checkRef(ref);
     if (expected !== undefined && (await this.#known(namespace, expected, lease))) {
       throw fail('already-exists', `content ${expected}`);
@@ -121,7 +121,7 @@ class LocalContentStore implements ContentStore {
     try {
       await writer.begin();
       if (stored === 'stale') await writer.restart();
-      else if (stored === 'wanted') await writer.resume(signal);
+      else if (stored === 'wanted') await writer.resume(request.signal);
     } catch (error) {
       writer.discard();
       throw error;

@@ -57,9 +57,9 @@ export function contentService({ metadata, reader, content }: ContentDeps): Boun
       return {};
     },
 
-    async *read(request, { namespace }) {
+    async *read(request, context) {
       const digest = parseDigest(request.digest);
-      if (reader.content(namespace, digest) === undefined) {
+      if (reader.content(context.namespace, digest) === undefined) {
         throw fail('not-found', `content digest ${digest}`);
       }
       await using blob = await content.blobs.open(digest);
@@ -67,9 +67,9 @@ export function contentService({ metadata, reader, content }: ContentDeps): Boun
       for (let at = start; at < end; at += readChunkBytes) {
         const length = Math.min(readChunkBytes, end - at);
         // Offsets count from the start of the read, not of the blob: clients know it so.
-        const { message, data } = readResponse(at - start, length);
+        const { message, data } = readResponse(context, at - start, length);
         await blob.readFully(data, at);
-        yield new Encoded(message);
+        yield message;
       }
     },
 
@@ -144,13 +144,17 @@ function rangeOf({ offset, size }: ReadContentRequest, sizeBytes: number): { sta
 }
 
 /** A ReadContentResponse whose data is still to be read, straight into its place. */
-function readResponse(offset: number, length: number): { message: Buffer; data: Uint8Array } {
+function readResponse(
+  context: CallContext,
+  offset: number,
+  length: number,
+): { message: Encoded; data: Uint8Array } {
   const head = new BinaryWriter();
   if (offset > 0) head.tag(1, WireType.Varint).int64(offset);
   const start = head.tag(2, WireType.LengthDelimited).uint32(length).finish();
-  const message = Buffer.allocUnsafeSlow(start.length + length);
-  message.set(start);
-  return { message, data: message.subarray(start.length) };
+  const message = context.allocate(start.length + length);
+  message.bytes.set(start);
+  return { message, data: message.bytes.subarray(start.length) };
 }
 
 function statusMessage({ ref, offset, total, startedAtNs, updatedAtNs }: IngestStatus): Status {
@@ -197,12 +201,23 @@ async function* write(
 function open(
   content: ContentStore,
   { ref }: WriteContentRequest,
-  { namespace, lease, signal }: CallContext,
+  context: CallContext,
   total: number,
   expected: Digest | undefined,
 ): Promise<Writer> {
   if (ref === '') throw fail('invalid-argument', 'first message must have a reference');
-  return content.openWriter({ namespace, ref, lease, total, expected, signal });
+  const { namespace, lease } = context;
+  return content.openWriter({
+    namespace,
+    ref,
+    lease,
+    total,
+    expected,
+    // Only a writer that has much to read through asks for it, and it is not for nothing.
+    get signal() {
+      return context.signal;
+    },
+  });
 }
 
 /** Does what one message asks for and fills in the answer. */

@@ -82,7 +82,7 @@ test(`kill -9 during a pull, ${killCount} times`, async (t) => {
   const first = await registry.push(await image(base, 0), 'library/noise', 'r0');
   const began = performance.now();
   await daemon.ctrOk(['images', 'pull', '--plain-http', first]);
-  const pullMs = performance.now() - began;
+  let pullMs = performance.now() - began;
 
   let interrupted = 0;
   for (let round = 1; round <= killCount; round++) {
@@ -94,7 +94,9 @@ test(`kill -9 during a pull, ${killCount} times`, async (t) => {
     await daemon.stop('SIGKILL');
     // To ctr a daemon that is gone looks like an ingest that somebody else holds, for which it waits without end.
     giveUp.abort();
+    // A pull that was done by then shows that the machine has become faster than it was at first.
     if ((await pulling).code !== 0) interrupted++;
+    else pullMs = Math.min(pullMs, afterMs);
     await daemon.start();
     const where = `round ${round}, killed after ${afterMs.toFixed(1)} ms`;
     await checkContent(daemon).catch((error) => {

@@ -25,7 +25,7 @@ const rules: readonly (readonly [RegExp, string])[] = [
   [/"(pid|shim_pid|task_pid)":\d+/g, '"$1":PID'],
   [age, 'AGE'],
   // ctr's display and its transfer end in no certain order.
-  [/^time=\S+ level=error msg="active check failed".*\n/gm, ''],
+  [/^time=\S+ level=error msg="[\w ]+" error="context canceled"\n/gm, ''],
   [/snapshots\/\d+\//g, 'snapshots/N/'],
   [/\/run\/containerd\/fifo\/\d+\//g, '/run/containerd/fifo/N/'],
 ];

@@ -1,0 +1,205 @@
+// One root under trial: random work, SIGKILL, checks offline and after the next start, again and again.
+import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { tables } from '../../src/actors/metadata/schema.ts';
+import { LeasesDefinition } from '../../src/api/proto/gen/services/leases/v1/leases.ts';
+import { NamespacesDefinition } from '../../src/api/proto/gen/services/namespaces/v1/namespace.ts';
+import { SnapshotsDefinition } from '../../src/api/proto/gen/services/snapshots/v1/snapshots.ts';
+import { checkRoot } from '../../src/boot/check.ts';
+import { contentDirectory, metadataDirectory } from '../../src/boot/directories.ts';
+import { openOffline } from '../../src/io/lmdb/offline.ts';
+import { createSys } from '../../src/io/sys/sys.ts';
+import { Random } from '../sim/random.ts';
+import { CrashedDaemon } from './daemon.ts';
+import { keyOf, Violation } from './model.ts';
+import { randomOperation } from './operations.ts';
+import { makePayloads } from './payloads.ts';
+import { checkBlobs, checkCollected, readActual, verify } from './verify.ts';
+import { Interrupted, namespaces, snapshotters, World } from './world.ts';
+
+export interface TrialOptions {
+  readonly seed: number;
+  /** An empty directory for everything; with `root` elsewhere for what the daemon keeps. */
+  readonly directory: string;
+  readonly root?: string;
+  readonly cache: string;
+  readonly config?: string;
+}
+
+export interface TrialStats {
+  rounds: number;
+  answered: number;
+  unanswered: number;
+  refused: number;
+  collections: number;
+  powerLosses: number;
+  killedWhileStarting: number;
+  leftovers: number;
+}
+
+const concurrency = 8;
+const payloadCount = 40;
+const loadMsMax = 220;
+const syncDeadlineMs = 60_000;
+
+export class Trial {
+  readonly world: World;
+  readonly daemon: CrashedDaemon;
+  readonly stats: TrialStats = {
+    ...{ rounds: 0, answered: 0, unanswered: 0, refused: 0 },
+    ...{ collections: 0, powerLosses: 0, killedWhileStarting: 0, leftovers: 0 },
+  };
+  readonly #root: string;
+  readonly #random: Random;
+  readonly #sys = createSys();
+  #round = 0;
+
+  constructor({ seed, directory, root = join(directory, 'root'), cache, config = '' }: TrialOptions) {
+    this.#root = root;
+    this.#random = new Random(seed);
+    this.world = new World(new Random(seed + 1), makePayloads(seed, payloadCount));
+    mkdirSync(root, { recursive: true });
+    this.daemon = new CrashedDaemon({ directory, root, cache, config });
+  }
+
+  async begin(): Promise<void> {
+    await this.#start();
+    for (const name of namespaces) {
+      const done = { code: 'OK', changes: [[keyOf('namespace', name, ''), { labels: '[]' }]] as const };
+      await this.world.attempt(`create namespace ${name}`, [done], () =>
+        this.world.calls.call(NamespacesDefinition, 'create', { namespace: { name } } as never),
+      );
+    }
+  }
+
+  /** Works until the kill, then checks everything; the daemon runs again afterwards. */
+  async round(): Promise<void> {
+    this.#round++;
+    this.world.model.noteAll(`--- round ${this.#round}`);
+    const isQuiet = this.#random.chance(0.15);
+    if (isQuiet) {
+      await this.#work(this.#random.int(10, loadMsMax), 'finish');
+      await this.#collect();
+    } else {
+      await this.#work(this.#random.int(3, loadMsMax), 'kill');
+    }
+    await this.#kill();
+    await this.#checkOffline(isQuiet);
+    if (this.#random.chance(0.15)) this.#losePower();
+    if (this.#random.chance(0.1)) await this.#killWhileStarting();
+    await this.#start();
+    await this.#verify();
+    this.stats.rounds++;
+    const { answered, unanswered, refused } = this.world;
+    Object.assign(this.stats, { answered, unanswered, refused });
+  }
+
+  async end(): Promise<void> {
+    this.world.killed = true;
+    this.world.client?.[Symbol.dispose]();
+    await this.daemon.kill();
+  }
+
+  async #start(): Promise<void> {
+    this.world.client = await this.daemon.start();
+    this.world.killed = false;
+  }
+
+  async #kill(): Promise<void> {
+    this.world.killed = true;
+    await this.daemon.kill();
+    this.world.client?.[Symbol.dispose]();
+    this.world.client = undefined;
+  }
+
+  /** Random operations by many workers; at the end the daemon is killed under them, or they finish what they do. */
+  async #work(durationMs: number, then: 'kill' | 'finish'): Promise<void> {
+    let over = false;
+    const worker = async (): Promise<void> => {
+      while (!over) await randomOperation(this.world)(this.world);
+    };
+    const workers = Array.from({ length: concurrency }, () =>
+      worker().catch((error: unknown) => {
+        over = true;
+        if (!(error instanceof Interrupted)) throw error;
+      }),
+    );
+    const settled = Promise.allSettled(workers);
+    await Promise.race([sleep(durationMs), settled]);
+    over = true;
+    if (then === 'kill') await this.#kill();
+    for (const result of await settled) if (result.status === 'rejected') throw result.reason;
+    if (then === 'finish' && !this.daemon.running()) {
+      throw new Violation(`the daemon ended by itself:\n${this.daemon.log()}`);
+    }
+  }
+
+  /** A collection, and the removal of what it leaves, with nothing else going on. */
+  async #collect(): Promise<void> {
+    const { calls } = this.world;
+    const options = { namespace: namespaces[0], deadlineMs: syncDeadlineMs };
+    // A collection that takes a snapshot also has its snapshotter remove all directories that belong to none.
+    for (const snapshotter of snapshotters) {
+      await calls.call(SnapshotsDefinition, 'prepare', { snapshotter, key: 'collect' }, options);
+    }
+    await calls.call(LeasesDefinition, 'create', { id: 'collect' }, options);
+    await calls.call(LeasesDefinition, 'delete', { id: 'collect', sync: true }, options);
+    const actual = await readActual(calls);
+    await verify(this.world, actual);
+    checkCollected(this.world, actual);
+    this.stats.collections++;
+  }
+
+  /** What lies there after the kill must be consistent by itself; after a collection, nothing may lie about. */
+  async #checkOffline(isQuiet: boolean): Promise<void> {
+    const { problems } = await checkRoot(this.#sys, this.#root, { digests: isQuiet });
+    const wrong = problems.filter(({ severity }) => isQuiet || severity === 'error');
+    this.stats.leftovers += problems.length - wrong.length;
+    if (wrong.length === 0) return;
+    const lines = wrong.map(({ severity, subject, message }) => `${severity}: ${subject}: ${message}`);
+    throw new Violation(`troupe-check after the kill${isQuiet ? ' after a collection' : ''}`, lines);
+  }
+
+  /**
+   * As if the machine had lost power: files of blobs that were never synced, because their bytes are safe in the
+   * metadata store or no record names them, lose their bytes, and the machine has another boot id.
+   */
+  #losePower(): void {
+    const blobs = join(contentDirectory(this.#root), 'blobs');
+    const store = openOffline({ path: metadataDirectory(this.#root), tables });
+    const unsettled = store.read((txn) => Array.from(txn.range('blobs', {}), ({ key }) => key.toString()));
+    void store.close();
+    for (const digest of unsettled) {
+      const path = join(blobs, ...digest.split(':'));
+      const fate = this.#random.int(0, 3);
+      if (fate === 0) rmSync(path, { force: true });
+      else if (fate === 1) tryTo(() => truncateSync(path, 0));
+      else if (fate === 2) tryTo(() => writeFileSync(path, 'other bytes', { flag: 'r+' }));
+    }
+    tryTo(() => writeFileSync(join(contentDirectory(this.#root), 'boot-id'), 'another boot'));
+    this.stats.powerLosses++;
+  }
+
+  async #killWhileStarting(): Promise<void> {
+    this.daemon.launch();
+    await sleep(this.#random.int(1, 600));
+    await this.daemon.kill();
+    this.stats.killedWhileStarting++;
+    await this.#checkOffline(false);
+  }
+
+  async #verify(): Promise<void> {
+    const actual = await readActual(this.world.calls);
+    await verify(this.world, actual);
+    checkBlobs(contentDirectory(this.#root), await readActual(this.world.calls));
+  }
+}
+
+function tryTo(work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}

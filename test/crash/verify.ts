@@ -1,0 +1,207 @@
+// Compares what a daemon has with what it has acknowledged.
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ContainersDefinition } from '../../src/api/proto/gen/services/containers/v1/containers.ts';
+import { ContentDefinition } from '../../src/api/proto/gen/services/content/v1/content.ts';
+import { ImagesDefinition } from '../../src/api/proto/gen/services/images/v1/images.ts';
+import { LeasesDefinition } from '../../src/api/proto/gen/services/leases/v1/leases.ts';
+import { NamespacesDefinition } from '../../src/api/proto/gen/services/namespaces/v1/namespace.ts';
+import { StoreDefinition } from '../../src/api/proto/gen/services/sandbox/v1/sandbox.ts';
+import { SnapshotsDefinition } from '../../src/api/proto/gen/services/snapshots/v1/snapshots.ts';
+import type { GrpcClient } from '../fixtures/grpc.ts';
+import {
+  type Changes,
+  type Data,
+  isCollectible,
+  type Key,
+  keyOf,
+  keysOf,
+  labelsText,
+  type Model,
+  matches,
+  type Pending,
+  partsOf,
+  Violation,
+} from './model.ts';
+import { containerData, contentData, imageData, leaseData, sandboxData, snapshotData } from './records.ts';
+import { checkMarks, ownDirectory } from './snapshots.ts';
+import { namespaces, snapshotters, type World } from './world.ts';
+
+export interface Actual {
+  readonly objects: Map<Key, Data>;
+  /** Bytes of each ingest, by `<namespace>|<ref>`. */
+  readonly ingests: Map<string, number>;
+}
+
+/** Everything that the daemon lists. */
+export async function readActual(client: GrpcClient): Promise<Actual> {
+  const objects = new Map<Key, Data>();
+  const ingests = new Map<string, number>();
+  const ofNamespace = async (namespace: string): Promise<void> => {
+    const put = (kind: Parameters<typeof keyOf>[0], id: string, data: Data) =>
+      objects.set(keyOf(kind, namespace, id), data);
+    const options = { namespace };
+    const leases = async () => {
+      const listed = await client.call(LeasesDefinition, 'list', {}, options);
+      const read = listed.leases.map(async (lease) => {
+        const { resources } = await client.call(LeasesDefinition, 'listResources', { id: lease.id }, options);
+        put(
+          'lease',
+          lease.id,
+          leaseData(
+            lease,
+            resources.map(({ type, id }) => `${type}/${id}`),
+          ),
+        );
+      });
+      await Promise.all(read);
+    };
+    const ofSnapshotter = async (snapshotter: string) => {
+      for (const { info } of await client.list(SnapshotsDefinition, 'list', { snapshotter }, options)) {
+        for (const one of info) put('snapshot', `${snapshotter}/${one.name}`, snapshotData(one));
+      }
+    };
+    await Promise.all([
+      client.call(ContainersDefinition, 'list', {}, options).then(({ containers }) => {
+        for (const container of containers) put('container', container.id, containerData(container));
+      }),
+      client.call(ImagesDefinition, 'list', {}, options).then(({ images }) => {
+        for (const image of images) put('image', image.name, imageData(image));
+      }),
+      client.call(StoreDefinition, 'list', {}, options).then(({ list }) => {
+        for (const sandbox of list) put('sandbox', sandbox.sandboxId, sandboxData(sandbox));
+      }),
+      client.list(ContentDefinition, 'list', {}, options).then((messages) => {
+        for (const info of messages.flatMap((message) => message.info)) {
+          put('content', info.digest, contentData(info));
+        }
+      }),
+      client.call(ContentDefinition, 'listStatuses', {}, options).then(({ statuses }) => {
+        for (const { ref, offset } of statuses) ingests.set(`${namespace}|${ref}`, Number(offset));
+      }),
+      leases(),
+      ...snapshotters.map(ofSnapshotter),
+    ]);
+  };
+  const listed = await client.call(NamespacesDefinition, 'list', {});
+  for (const { name, labels } of listed.namespaces) {
+    objects.set(keyOf('namespace', name, ''), { labels: labelsText(labels) });
+  }
+  await Promise.all(namespaces.map(ofNamespace));
+  return { objects, ingests };
+}
+
+/** Throws the first broken promise; else the model is what was found. */
+export async function verify(world: World, actual: Actual): Promise<void> {
+  const { model } = world;
+  const explained = new Map<Key, Data | undefined>();
+  for (const pending of model.pending) {
+    for (const [key, data] of explain(model, pending, actual.objects)) explained.set(key, data);
+  }
+  const found = new Map<Key, Data>();
+  for (const [key, data] of model.objects) if (!explained.has(key)) explained.set(key, data);
+  for (const [key, expected] of explained) {
+    const there = actual.objects.get(key);
+    if (there === undefined) {
+      if (expected === undefined || model.isAtRisk(key)) continue;
+      throw model.violation(key, `is lost: ${JSON.stringify(expected)}`);
+    }
+    if (expected === undefined) throw model.violation(key, `is there again: ${JSON.stringify(there)}`);
+    if (!matches(expected, there)) {
+      throw model.violation(key, `is ${JSON.stringify(there)}, was ${JSON.stringify(expected)}`);
+    }
+    const notes = Object.entries(expected).filter(([name]) => name.startsWith('_'));
+    found.set(key, { ...there, ...Object.fromEntries(notes) });
+  }
+  for (const key of actual.objects.keys()) {
+    if (!explained.has(key)) throw model.violation(key, 'is there, but nobody made it');
+  }
+  checkIngests(world, actual);
+  model.adopt(found);
+  await findDirectories(world);
+  for (const key of model.objects.keys()) if (key.startsWith('snapshot|')) checkMarks(model, key);
+}
+
+/** What an unanswered operation has come to: all of one of its outcomes, or nothing. */
+function explain(model: Model, pending: Pending, actual: ReadonlyMap<Key, Data>): Changes {
+  const keys = [...keysOf(pending)];
+  const before: Changes = new Map(keys.map((key) => [key, model.get(key)]));
+  for (const alternative of [before, ...pending.alternatives]) {
+    // What an outcome does not change stays as it was.
+    const changes: Changes = new Map([...before, ...alternative]);
+    const holds = [...changes].every(([key, data]) => {
+      const there = actual.get(key);
+      if (there === undefined) return data === undefined || model.isAtRisk(key);
+      return data !== undefined && matches(data, there);
+    });
+    if (holds) return changes;
+  }
+  const seen = keys.map((key) => `${key}: ${JSON.stringify(actual.get(key))}`).join('\n    ');
+  throw model.violation(keys[0] ?? '', `"${pending.text}" was done by half; found\n    ${seen}`);
+}
+
+function checkIngests(world: World, { objects, ingests }: Actual): void {
+  for (const [ingest, sizeBytes] of ingests) {
+    const note = world.ingests.get(ingest);
+    if (note === undefined) throw new Violation(`ingest ${ingest} is there, but nobody is writing it`);
+    if (sizeBytes > note.sentBytes) {
+      throw new Violation(`ingest ${ingest} has ${sizeBytes} bytes, ${note.sentBytes} were sent`);
+    }
+  }
+  // What is not listed is gone for good, its record too: it was committed, aborted, or never recorded.
+  for (const ingest of world.ingests.keys()) if (!ingests.has(ingest)) world.ingests.delete(ingest);
+  void objects;
+}
+
+/** Looks up where active snapshots are whose Prepare was not answered. */
+async function findDirectories({ model, calls }: World): Promise<void> {
+  for (const [key, data] of [...model.objects]) {
+    if (data['_directory'] !== '*' || data['kind'] !== 'active') continue;
+    const { namespace, id } = partsOf(key);
+    const [snapshotter = '', name = ''] = id.split('/');
+    try {
+      const { mounts } = await calls.call(
+        SnapshotsDefinition,
+        'mounts',
+        { snapshotter, key: name },
+        { namespace },
+      );
+      model.amend(key, { _directory: ownDirectory(mounts) });
+    } catch (error) {
+      if (!model.isAtRisk(key)) throw model.violation(key, `has no mounts: ${error}`);
+    }
+  }
+}
+
+/** After a collection with nothing else going on: what nothing protects must be gone. */
+export function checkCollected(world: World, actual: Actual): void {
+  const kept = world.model.protected();
+  for (const key of actual.objects.keys()) {
+    if (isCollectible(key) && !kept.has(key)) {
+      throw world.model.violation(key, 'was not collected, though nothing refers to it');
+    }
+  }
+}
+
+/** Reads the file of every blob that is recorded. */
+export function checkBlobs(contentDirectory: string, { objects }: Actual): number {
+  const digests = new Set([...objects.keys()].filter((key) => key.startsWith('content|')).map(digestOf));
+  for (const digest of digests) {
+    const [algorithm = '', hex = ''] = digest.split(':');
+    let data: Buffer;
+    try {
+      data = readFileSync(join(contentDirectory, 'blobs', algorithm, hex));
+    } catch (error) {
+      throw new Violation(`blob ${digest} cannot be read: ${error}`);
+    }
+    if (createHash(algorithm).update(data).digest('hex') !== hex) {
+      throw new Violation(`blob ${digest} has other bytes`);
+    }
+  }
+  return digests.size;
+}
+
+function digestOf(key: Key): string {
+  return partsOf(key).id;
+}

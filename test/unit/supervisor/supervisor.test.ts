@@ -414,6 +414,21 @@ test('when the time for stopping is over, those left are killed', () =>
     assert.equal(stage.clock.nowMs(), 100);
   }));
 
+test('when the time for stopping is over, a start that does not give up is killed', () =>
+  tell(async (stage) => {
+    const stubborn = stage.spec('s', {
+      start: (_path, _starting, killing) =>
+        new Promise((_, reject) => killing.addEventListener('abort', () => reject(new Error('killed')))),
+    });
+    const top = await stage.supervisor();
+    const starting = top.startChild(stubborn);
+    starting.catch(() => {});
+    await stage.clock.sleep(1);
+    await top.stop(shutdown, 100);
+    assert.equal(stage.clock.nowMs(), 101);
+    await assert.rejects(starting, /killed/);
+  }));
+
 test('a child whose stop throws does not keep the others alive', () =>
   tell(async (stage) => {
     const bad = stage.spec('bad', {

@@ -2,7 +2,6 @@
 import { Command, CommanderError } from 'commander';
 import { stringify } from 'smol-toml';
 import { messageOf } from './api/model/errors.ts';
-import { publishEvent } from './boot/publish.ts';
 import { runDaemon } from './boot/run.ts';
 import { readVersion } from './boot/version.ts';
 import { type ConfigFlags, loadConfig, toToml } from './io/config/config.ts';
@@ -34,9 +33,11 @@ async function main(): Promise<void> {
     .description('publish an event: an encoded google.protobuf.Any on standard input')
     .requiredOption('--namespace <namespace>', 'namespace of the event')
     .requiredOption('--topic <topic>', 'topic of the event')
-    .action((options: { namespace: string; topic: string }) =>
-      publishEvent(loadConfig(program.opts<ConfigFlags>()).grpc.address, options),
-    );
+    .action(async (options: { namespace: string; topic: string }) => {
+      // Loaded when asked for: the gRPC client would cost the daemon 20 MB, and it has no use for one.
+      const { publishEvent } = await import('./boot/publish.ts');
+      await publishEvent(loadConfig(program.opts<ConfigFlags>()).grpc.address, options);
+    });
   try {
     await program.parseAsync();
   } catch (error) {

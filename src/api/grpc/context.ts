@@ -1,6 +1,5 @@
 // What a handler knows about its call besides the request: namespace, lease, deadline, cancellation, metadata.
 import type { IncomingHttpHeaders } from 'node:http2';
-import { Metadata } from '@grpc/grpc-js';
 import { fail } from '../model/errors.ts';
 import { type Namespace, parseNamespace } from '../model/ids.ts';
 import type { Encoded, NamespaceRule } from './bind.ts';
@@ -9,6 +8,11 @@ import { type FramePool, PooledResponse } from './pool.ts';
 export const namespaceHeader = 'containerd-namespace';
 export const namespaceHeaderTtrpc = 'containerd-namespace-ttrpc';
 export const leaseHeader = 'containerd-lease';
+
+export interface CallMetadata {
+  /** All values of a header, in lower case, in the order they came; none when it is missing. */
+  get(name: string): readonly string[];
+}
 
 export interface CallContext {
   /** Empty for methods bound with namespace rule `none`. */
@@ -19,7 +23,7 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** Milliseconds left until the client's deadline, at the time of asking; `Infinity` without a deadline. */
   readonly deadlineMs: number;
-  readonly metadata: Metadata;
+  readonly metadata: CallMetadata;
   /**
    * A response of `messageBytes` encoded bytes for the handler to fill and to answer with once; for large ones, since
    * its buffer is used again and nothing is copied. After it was handed over it must not be touched.
@@ -56,7 +60,6 @@ export class ServerCallContext implements CallContext {
   readonly #deadlineAtMs: number;
   readonly #pool: FramePool;
   #controller: AbortController | undefined;
-  #metadata: Metadata | undefined;
   #cause: Error | undefined;
 
   constructor(headers: RequestHeaders, rule: NamespaceRule, deadlineAtMs: number, pool: FramePool) {
@@ -76,9 +79,9 @@ export class ServerCallContext implements CallContext {
       : Math.max(0, this.#deadlineAtMs - Date.now());
   }
 
-  get metadata(): Metadata {
-    this.#metadata ??= metadataOf(this.#headers.raw);
-    return this.#metadata;
+  get metadata(): CallMetadata {
+    const { raw } = this.#headers;
+    return { get: (name) => raw.filter((_value, i) => i % 2 === 1 && raw[i - 1] === name) };
   }
 
   /** Made when first asked for: most calls are over before anybody wants to cancel them. */
@@ -105,22 +108,4 @@ export class ServerCallContext implements CallContext {
     this.#cause = cause;
     this.#controller?.abort(cause);
   }
-}
-
-const transportHeaders: ReadonlySet<string> = new Set([
-  'content-type',
-  'te',
-  'grpc-timeout',
-  'grpc-encoding',
-  'grpc-accept-encoding',
-]);
-
-function metadataOf(raw: readonly string[]): Metadata {
-  const metadata = new Metadata();
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const [name, value] = [raw[i]!, raw[i + 1]!];
-    if (name.startsWith(':') || transportHeaders.has(name)) continue;
-    metadata.add(name, name.endsWith('-bin') ? Buffer.from(value, 'base64') : value);
-  }
-  return metadata;
 }

@@ -1,6 +1,5 @@
 // The Snapshots service: finds the snapshotter's actor, and hands stored records to the wire.
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import type { Metadata } from '@grpc/grpc-js';
 import type { SnapshotProtocol } from '../../actors/snapshot/protocol.ts';
 import type { ActorRef, CallOptions } from '../../supervisor/types.ts';
 import { fail } from '../model/errors.ts';
@@ -10,7 +9,7 @@ import type { MountableKind } from '../model/ports/snapshotter.ts';
 import { Info, Kind, SnapshotsDefinition } from '../proto/gen/services/snapshots/v1/snapshots.ts';
 import type { Mount } from '../proto/gen/types/mount.ts';
 import { type BoundService, bindService, type Encoded } from './bind.ts';
-import { type CallContext, namespaceHeader, namespaceHeaderTtrpc } from './context.ts';
+import { type CallContext, type CallMetadata, namespaceHeader, namespaceHeaderTtrpc } from './context.ts';
 import type { MetadataDeps } from './deps.ts';
 import { inFieldOne, listInFieldOne } from './records.ts';
 import { statusOf } from './status.ts';
@@ -166,10 +165,10 @@ export function snapshotsService({ metadata, reader, snapshotters }: SnapshotsDe
 }
 
 /** For the one method whose refusal of a missing namespace is not that of the others. */
-function namespaceIn(headers: Metadata): Namespace {
+function namespaceIn(headers: CallMetadata): Namespace {
   const [name] = [...headers.get(namespaceHeader), ...headers.get(namespaceHeaderTtrpc)];
   if (name === undefined || name === '') throw fail('failed-precondition', 'namespace is required');
-  return parseNamespace(name.toString());
+  return parseNamespace(name);
 }
 
 function longCall({ deadlineMs, signal }: CallContext): CallOptions {

@@ -1,10 +1,29 @@
 // Error classes to gRPC status and back. The class text at the end of the message is part of the protocol: clients
 // tell conflict and not-modified from failed-precondition by nothing else.
-import { status } from '@grpc/grpc-js';
 import { codeOf, type ErrorCode, fail, messageOf, type TroupeError } from '../model/errors.ts';
 
+/** Status codes (grpc/grpc doc/statuscodes.md). Not those of grpc-js: loading it would cost the daemon 20 MB. */
+const status = {
+  CANCELLED: 1,
+  UNKNOWN: 2,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  OUT_OF_RANGE: 11,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  DATA_LOSS: 15,
+  UNAUTHENTICATED: 16,
+} as const;
+
 interface StatusClass {
-  readonly grpc: status;
+  readonly grpc: number;
   /** What the message ends with; undefined where containerd sends the bare message. */
   readonly text: string | undefined;
 }
@@ -34,7 +53,7 @@ const classes: Readonly<Record<ErrorCode, StatusClass>> = {
 export const statusMessageLengthMax = 4096;
 
 export interface GrpcStatus {
-  code: status;
+  code: number;
   details: string;
 }
 
@@ -56,7 +75,7 @@ function withClassText(message: string, text: string | undefined): string {
   return text === undefined ? context : `${context}: ${text}`;
 }
 
-const codesByGrpc: ReadonlyMap<status, ErrorCode> = new Map([
+const codesByGrpc: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
   [status.CANCELLED, 'canceled'],
   [status.INVALID_ARGUMENT, 'invalid-argument'],
   [status.DEADLINE_EXCEEDED, 'deadline-exceeded'],

@@ -1,7 +1,9 @@
 // The shim port over gRPC, for shims that answer with that protocol: version 3 of the task service on a unix socket.
-import { Client, connectivityState, credentials, Metadata } from '@grpc/grpc-js';
+import type { Client } from '@grpc/grpc-js';
 import { fail, messageOf } from '../model/errors.ts';
 import { connectionClosedMessage, type DialShim, type ShimConnection } from '../model/ports/shim.ts';
+
+type Grpc = typeof import('@grpc/grpc-js');
 
 const namespaceKey = 'containerd-namespace';
 const messageBytesMax = 16 * 1024 * 1024;
@@ -19,7 +21,9 @@ export function grpcShimDialer(errorOfStatus: ErrorOfStatus): DialShim {
     if (!address.startsWith('/')) {
       throw fail('invalid-argument', `gRPC shim address "${address}" is not a path`);
     }
-    const client = new Client(`unix:${address}`, credentials.createInsecure(), {
+    // Loaded with the first such shim: most daemons never meet one, and it takes 20 MB.
+    const grpc = await import('@grpc/grpc-js');
+    const client = new grpc.Client(`unix:${address}`, grpc.credentials.createInsecure(), {
       'grpc.max_receive_message_length': messageBytesMax,
       'grpc.max_send_message_length': messageBytesMax,
       // A shim that is gone stays gone: nothing is to be gained from finding another one at its address.
@@ -33,7 +37,7 @@ export function grpcShimDialer(errorOfStatus: ErrorOfStatus): DialShim {
       client.close();
       throw error;
     }
-    return connectionOf(client, options.namespace, version, errorOfStatus);
+    return connectionOf(grpc, client, options.namespace, version, errorOfStatus);
   };
 }
 
@@ -51,6 +55,7 @@ function ready(client: Client, deadline: number, signal: AbortSignal | undefined
 }
 
 function connectionOf(
+  grpc: Grpc,
   client: Client,
   namespace: string,
   version: number,
@@ -64,8 +69,9 @@ function connectionOf(
     client.close();
     resolve();
   };
-  watch(client.getChannel(), end, () => ended);
-  const metadata = new Metadata();
+  const { READY } = grpc.connectivityState;
+  watch(client.getChannel(), READY, end, () => ended);
+  const metadata = new grpc.Metadata();
   metadata.set(namespaceKey, namespace);
   return {
     get ended() {
@@ -91,7 +97,7 @@ function connectionOf(
             signal?.removeEventListener('abort', onAbort);
             if (error !== null) {
               // The calls hear of the end before the channel's watcher does.
-              if (client.getChannel().getConnectivityState(false) !== connectivityState.READY) end();
+              if (client.getChannel().getConnectivityState(false) !== READY) end();
               reject(
                 ended ? fail('unknown', connectionClosedMessage) : errorOfStatus(error.code, error.details),
               );
@@ -106,12 +112,17 @@ function connectionOf(
   };
 }
 
-/** Calls `end` when the channel, ready now, is anything else. */
-function watch(channel: ReturnType<Client['getChannel']>, end: () => void, ended: () => boolean): void {
+/** Calls `end` when the channel, `ready` now, is anything else. */
+function watch(
+  channel: ReturnType<Client['getChannel']>,
+  ready: number,
+  end: () => void,
+  ended: () => boolean,
+): void {
   const look = () => {
     if (ended()) return;
     const state = channel.getConnectivityState(false);
-    if (state !== connectivityState.READY) end();
+    if (state !== ready) end();
     else channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, look);
   };
   look();

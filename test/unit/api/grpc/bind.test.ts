@@ -114,6 +114,17 @@ test('the namespace comes from the first header that has one', async (t) => {
   });
 });
 
+test('handlers see the headers of their call, repeated ones apart', async (t) => {
+  const service = bindService(ContentDefinition, {
+    info: (_request, { metadata }) =>
+      infoOf(JSON.stringify([metadata.get('x-many'), metadata.get('x-none')])),
+  });
+  const { client } = await serve(t, [service]);
+  const metadata = headers({ 'containerd-namespace': 'testing', 'x-many': ['a, b', 'c'] });
+  const reply = await unary(client, ContentDefinition, 'info', info('a'), metadata);
+  assert.equal(reply.info?.digest, '[["a, b","c"],[]]');
+});
+
 test('a request that does not decode is refused and the connection lives on', async (t) => {
   const service = bindService(ContentDefinition, {
     info: () => infoOf('ok'),

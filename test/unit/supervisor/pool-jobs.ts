@@ -20,7 +20,8 @@ export async function refuse(data: { code: string; message: string }): Promise<n
 }
 
 /** Ends once aborted, by event. */
-export async function untilAborted(_: null, context: JobContext): Promise<never> {
+export async function untilAborted(flag: Int32Array | null, context: JobContext): Promise<never> {
+  if (flag !== null) raise(flag);
   return await new Promise((_resolve, reject) => {
     const keepAlive = setInterval(() => {}, 1000);
     context.signal.addEventListener('abort', () => {

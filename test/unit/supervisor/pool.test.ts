@@ -106,8 +106,10 @@ test('a running job is aborted by event and its thread lives on', async () => {
   await using pool = makePool();
   const before = await pool.run('whichThread', null);
   const controller = new AbortController();
-  const running = pool.run('untilAborted', null, { signal: controller.signal });
-  setImmediate(() => controller.abort());
+  const flag = flagPair();
+  const running = pool.run('untilAborted', flag, { signal: controller.signal });
+  await raised(flag);
+  controller.abort();
   await assert.rejects(running, { code: 'canceled' });
   assert.equal(await pool.run('whichThread', null), before);
   assert.equal(pool.counters().threadsLost, 0);

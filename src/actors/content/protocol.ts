@@ -99,6 +99,8 @@ export interface ContentStore extends ContentPort {
   readonly blobs: BlobReader;
   /** Throws `unavailable` when the ref is locked, `already-exists` when the namespace has `expected`. */
   openWriter(request: OpenWriterRequest): Promise<Writer>;
+  /** Makes the records that open writers have put off, for whoever wants to read them. */
+  recordOpen(namespace: Namespace): Promise<void>;
   /** Undefined for an unknown ref, and for an ingest that an existing blob satisfies. */
   status(namespace: Namespace, ref: string): IngestStatus | undefined;
   statuses(namespace: Namespace): IngestStatus[];

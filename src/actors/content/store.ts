@@ -84,6 +84,7 @@ class LocalContentStore implements ContentStore {
       logError,
       mayLeaveUnsettled: () => settler.hasRoom,
       leaveUnsettled: (digest) => settler.add(digest),
+      isKnown: (namespace, digest, lease) => this.#known(namespace, digest, lease),
       claim: (digest) => this.#claim(digest),
       unlock: (writer) => {
         const key = lockKey(writer.identity.namespace, writer.ref);
@@ -109,6 +110,9 @@ class LocalContentStore implements ContentStore {
     if (expected !== undefined && (await this.#known(namespace, expected, lease))) {
       throw fail('already-exists', `content ${expected}`);
     }
+    if (lease !== undefined && lease !== '' && !this.#deps.reader.leaseExists(namespace, lease)) {
+      throw fail('not-found', `lease "${lease}" does not exist`);
+    }
     const key = lockKey(namespace, ref);
     const holder = this.#writers.get(key);
     if (holder !== undefined) throw this.#locked(holder);
@@ -119,7 +123,7 @@ class LocalContentStore implements ContentStore {
     const { writer, stored } = this.#makeWriter(request);
     this.#writers.set(key, writer);
     try {
-      await writer.begin();
+      writer.begin();
       if (stored === 'stale') await writer.restart();
       else if (stored === 'wanted') await writer.resume(request.signal);
     } catch (error) {
@@ -179,6 +183,11 @@ class LocalContentStore implements ContentStore {
       throw error;
     }
     return true;
+  }
+
+  async recordOpen(namespace: Namespace): Promise<void> {
+    const open = this.#writers.values().filter(({ identity }) => identity.namespace === namespace);
+    await Promise.all(open.map((writer) => writer.record()));
   }
 
   status(namespace: Namespace, ref: string): IngestStatus | undefined {

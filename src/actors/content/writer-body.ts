@@ -13,6 +13,8 @@ export interface WriterHost {
   readonly metadata: ActorRef<MetadataProtocol>;
   readonly reader: MetadataReader;
   readonly clock: Clock;
+  /** Whether the namespace has the digest; it joins the lease then. */
+  isKnown(namespace: Namespace, digest: Digest, lease: string | undefined): Promise<boolean>;
   /** Whether a small blob may be made durable by its record, and its file later. */
   mayLeaveUnsettled(): boolean;
   /** Its record is durable; its file is to follow. */
@@ -38,7 +40,7 @@ export interface WriterIdentity {
 /** Bytes that a writer holds in memory before it bothers the disk. */
 export const bufferedBytesMax = 16 * 1024;
 /** How long an ingest may live in memory alone: what a killed daemon forgets of it. */
-export const recordDelayMs = 50;
+export const recordDelayMs = 200;
 /** Views smaller than this may lie in a buffer shared with others, which must not be handed over. */
 const transferBytesMin = 128 * 1024;
 /** Disk work is given up only when the disk is as good as dead. */

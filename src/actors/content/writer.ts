@@ -70,9 +70,8 @@ export class IngestWriter implements Writer {
     this.#take(await this.#host.io.call('resume', { id }, options));
   }
 
-  /** Under a lease the record is made before anybody hears of the writer; else soon. */
-  async begin(): Promise<void> {
-    if (this.identity.lease !== undefined) return await this.#serial(() => this.#record());
+  /** Most ingests are committed before their record would be made. */
+  begin(): void {
     this.#timer = setTimeout(() => {
       void this.#serial(async () => {
         await this.#record();
@@ -81,6 +80,11 @@ export class IngestWriter implements Writer {
         if (this.#ended === undefined) this.#host.logError(`ingest ${this.ref} is not recorded`, error);
       });
     }, recordDelayMs);
+  }
+
+  /** Makes the record now. */
+  record(): Promise<void> {
+    return this.#serial(() => this.#record());
   }
 
   get ref(): string {
@@ -171,10 +175,8 @@ export class IngestWriter implements Writer {
   async refuseKnown(expected: Digest): Promise<void> {
     const { namespace, lease } = this.identity;
     if (this.#host.reader.content(namespace, expected) === undefined) return;
+    if (!(await this.#host.isKnown(namespace, expected, lease))) return;
     await this.abort(lease);
-    if (lease !== undefined) {
-      await this.#host.metadata.call('content.lease', { namespace, lease, digest: expected });
-    }
     throw fail('already-exists', `blob with expected digest ${expected}`);
   }
 

@@ -121,6 +121,7 @@ function randomId(nowNs: bigint): string {
 }
 
 export interface LeasesReads {
+  leaseExists(namespace: string, id: string): boolean;
   /** The stored bytes of each Lease of a namespace, in order of id. */
   leases(namespace: string): Uint8Array[];
   /** What a lease names, by type and then id; undefined when there is no such lease. */
@@ -129,6 +130,8 @@ export interface LeasesReads {
 
 export function leasesReads(store: MetadataStoreReader): LeasesReads {
   return {
+    leaseExists: (namespace, id) =>
+      store.read((txn) => txn.get('leases', keyOf(namespace, id)) !== undefined),
     leases: (namespace) => store.read((txn) => values(txn, 'leases', rangeOf(namespace))),
     leaseResources: (namespace, id) =>
       store.read((txn) => {

@@ -1,4 +1,5 @@
 // The Leases service.
+import type { ContentStore } from '../../actors/content/protocol.ts';
 import { fail } from '../model/errors.ts';
 import { compileFilters, mapEntry, nonEmpty } from '../model/filter.ts';
 import { Lease, LeasesDefinition, type Resource } from '../proto/gen/services/leases/v1/leases.ts';
@@ -11,11 +12,13 @@ function given(resource: Resource | undefined): { type: string; id: string } {
   return { type: resource.type, id: resource.id };
 }
 
-export function leasesService({
-  metadata,
-  reader,
-  collect,
-}: MetadataDeps & { collect: Collect }): BoundService {
+export interface LeasesDeps extends MetadataDeps {
+  readonly collect: Collect;
+  /** Its open ingests join their leases a little later than they are opened. */
+  readonly content?: Pick<ContentStore, 'recordOpen'>;
+}
+
+export function leasesService({ metadata, reader, collect, content }: LeasesDeps): BoundService {
   return bindService(LeasesDefinition, {
     async create({ id, labels }, { namespace }) {
       return inFieldOne(await metadata.call('leases.create', { namespace, id, labels }));
@@ -49,7 +52,8 @@ export function leasesService({
       return {};
     },
 
-    listResources({ id }, { namespace }) {
+    async listResources({ id }, { namespace }) {
+      await content?.recordOpen(namespace);
       const resources = id === '' ? undefined : reader.leaseResources(namespace, id);
       if (resources === undefined) throw fail('not-found', `lease "${id}"`);
       return { resources };

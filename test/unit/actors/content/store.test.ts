@@ -38,8 +38,10 @@ async function add(h: ContentHarness, text: string, namespace = one): Promise<Di
 const has = (h: ContentHarness, digest: Digest, namespace = one) =>
   h.metadata.reader.content(namespace, digest) !== undefined;
 
-const resources = (h: ContentHarness, lease: string) =>
-  h.metadata.reader.leaseResources(one, lease)?.map(({ type, id }) => `${type} ${id}`);
+const resources = async (h: ContentHarness, lease: string) => {
+  await h.content.recordOpen(one);
+  return h.metadata.reader.leaseResources(one, lease)?.map(({ type, id }) => `${type} ${id}`);
+};
 
 const addLease = (h: ContentHarness, id: string) =>
   h.metadata.metadata.call('leases.create', { namespace: one, id, labels: none });
@@ -178,7 +180,7 @@ test('content that the namespace has is refused, and leased', async () => {
   await addLease(h, 'l');
   await rejects(open(h, 'r', { expected: digest }), 'already-exists');
   await rejects(open(h, 'r', { expected: digest, lease: 'l' }), 'already-exists');
-  assert.deepEqual(resources(h, 'l'), [`content ${digest}`]);
+  assert.deepEqual(await resources(h, 'l'), [`content ${digest}`]);
   await rejects(open(h, 'r', { expected: digest, lease: 'gone' }), 'not-found');
   assert.equal(h.content.status(one, 'r'), undefined);
 });
@@ -188,11 +190,11 @@ test('a commit of known content removes the ingest and leases the content', asyn
   const digest = await add(h, 'known');
   await addLease(h, 'l');
   const writer = await open(h, 'r', { lease: 'l' });
-  assert.deepEqual(resources(h, 'l'), ['ingests r']);
+  assert.deepEqual(await resources(h, 'l'), ['ingests r']);
   await writer.append(bytes('known'));
   await rejects(writer.commit(anything), 'already-exists');
   await writer.close();
-  assert.deepEqual(resources(h, 'l'), [`content ${digest}`]);
+  assert.deepEqual(await resources(h, 'l'), [`content ${digest}`]);
   assert.equal(h.content.status(one, 'r'), undefined);
   assert.equal(h.metadata.events.length, 1);
 });
@@ -206,7 +208,7 @@ test('content that becomes known while a writer is open ends the writer, and is 
   const digest = await add(h, 'soon known');
   await rejects(writer.refuseKnown(digest), 'already-exists');
   await rejects(writer.append(bytes('x')), 'not-found');
-  assert.deepEqual(resources(h, 'l'), [`content ${digest}`]);
+  assert.deepEqual(await resources(h, 'l'), [`content ${digest}`]);
   await writer.close();
   assert.equal(h.content.status(one, 'r'), undefined);
   assert.deepEqual(ingestFiles(h), []);
@@ -218,17 +220,17 @@ test('a lease holds the ingest, then the content; one that does not exist holds 
   await rejects(open(h, 'r', { lease: 'gone' }), 'not-found', /lease "gone"/);
   assert.equal(h.content.status(one, 'r'), undefined);
   const writer = await open(h, 'r', { lease: 'l' });
-  assert.deepEqual(resources(h, 'l'), ['ingests r']);
+  assert.deepEqual(await resources(h, 'l'), ['ingests r']);
   assert.equal(h.metadata.reader.ingest(one, 'r')?.expiresAtNs, undefined);
   await writer.append(bytes('leased'));
   const { digest } = await writer.commit(anything);
-  assert.deepEqual(resources(h, 'l'), [`content ${digest}`]);
+  assert.deepEqual(await resources(h, 'l'), [`content ${digest}`]);
 
   await (await open(h, 'a', { lease: 'l' })).close();
   await h.content.abort(one, 'a', 'l');
-  assert.deepEqual(resources(h, 'l'), [`content ${digest}`]);
+  assert.deepEqual(await resources(h, 'l'), [`content ${digest}`]);
   await h.metadata.metadata.call('content.delete', { namespace: one, lease: 'l', digest });
-  assert.deepEqual(resources(h, 'l'), []);
+  assert.deepEqual(await resources(h, 'l'), []);
 });
 
 test('an ingest without lease expires a day after it was last opened', async () => {
@@ -274,6 +276,8 @@ test('writing to a shared writer goes on from a copy, truncating it starts anew'
   const digest = await add(h, 'base', two);
   await addLease(h, 'l');
   const extending = await open(h, 'e', { expected: digest, lease: 'l' });
+  await h.content.recordOpen(one);
+  assert.equal(h.metadata.reader.ingest(one, 'e')?.sharedDigest, digest);
   await extending.append(bytes('+more'));
   assert.equal(extending.offset, 9);
   assert.equal(h.content.status(one, 'e')?.offset, 9);
@@ -282,6 +286,7 @@ test('writing to a shared writer goes on from a copy, truncating it starts anew'
   assert.equal(readFileSync(h.blobs.path(digest), 'utf8'), 'base');
 
   const anew = await open(h, 'a', { expected: digest, lease: 'l' });
+  await h.content.recordOpen(one);
   await anew.truncate();
   assert.equal(h.metadata.reader.ingest(one, 'a')?.sharedDigest, '');
   await anew.append(bytes('new'));
@@ -389,6 +394,7 @@ test('a killed daemon finds its ingests again and drops what has no record', asy
   await addLease(h, 'l');
   const leased = await open(h, 'leased', { lease: 'l', total: 600_000 });
   await leased.append(new Uint8Array(300_000));
+  await h.content.recordOpen(one);
   const closed = await open(h, 'closed');
   await closed.append(bytes('closed'));
   await closed.close();
@@ -444,7 +450,7 @@ test('a file of the daemon becomes content', async () => {
   assert.deepEqual(await ingest({ labels, lease: 'l' }), { digest, sizeBytes: 5 });
   assert.equal(existsSync(file), false);
   assert.equal(h.content.info(one, digest).labels.get('k'), 'v');
-  assert.deepEqual(resources(h, 'l'), [`content ${digest}`]);
+  assert.deepEqual(await resources(h, 'l'), [`content ${digest}`]);
   writeFileSync(file, 'layer');
   assert.deepEqual(await ingest({ expected: digest, digest }), { digest, sizeBytes: 5 });
   writeFileSync(file, 'other');

@@ -16,6 +16,8 @@ export class Ticket {
   verdict: KitError | undefined;
   port: MessagePort | undefined;
   started = false;
+  /** Its thread is being ended. */
+  killed = false;
   settled = false;
   timers: Timer[] = [];
   release: () => void = () => {};

@@ -210,11 +210,13 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
       outcome = answer.ok ? { value: answer.value } : { error: fromWire(answer.error) };
     } catch (error) {
       outcome = { error: this.#lost(ticket, error) };
-      if (ticket.started && !ticket.kill.signal.aborted) this.#counters.threadsLost++;
+      // Data that cannot be cloned never reached a thread; a thread that was killed is counted there.
+      const sent = !(error instanceof DOMException) && !ticket.kill.signal.aborted;
+      if (sent && !this.#destroying) this.#counters.threadsLost++;
     }
     port1.close();
     // The thread is still on its way out; `#kill` or `#close` settles when it is gone.
-    if ((ticket.kill.signal.aborted && ticket.started) || this.#destroying) return;
+    if (ticket.killed || this.#destroying) return;
     this.#counters.runMs += clock.nowMs() - begunMs;
     if ('error' in outcome) this.#settle(ticket, outcome.error);
     else this.#settle(ticket, undefined, outcome.value);
@@ -266,6 +268,7 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
       settle();
       return;
     }
+    ticket.killed = true;
     this.#counters.threadsLost++;
     killed.once('exit', settle);
     ticket.timers.push(this.#system.clock.setTimer(settle, graceMs));

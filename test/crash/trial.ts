@@ -192,7 +192,7 @@ export class Trial {
   async #verify(): Promise<void> {
     const actual = await readActual(this.world.calls);
     await verify(this.world, actual);
-    checkBlobs(contentDirectory(this.#root), await readActual(this.world.calls));
+    checkBlobs(contentDirectory(this.#root), this.world.model);
   }
 }
 

@@ -14,7 +14,7 @@ export const question: Question = {
       const image = await crowdedImage({ layerCount: 5, filesPerLayer: 5_120, compression });
       const ref = await registry.push(image, 'library/crowd', compression);
       for (const medium of mediums) {
-        const roundCount = bench.quick ? 1 : 5;
+        const roundCount = bench.quick ? 1 : 3;
         await bench.alternate({ medium, unit: 's', better: 'lower', roundCount }, async (kind) => {
           await using daemon = await startDaemon(kind, { parent: parentOf(medium) });
           const before = performance.now();

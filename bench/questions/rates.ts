@@ -69,8 +69,8 @@ async function measure(bench: Bench, medium: Medium): Promise<void> {
   const daemons: Daemon[] = [];
   for (const kind of kinds) daemons.push(stack.use(await startDaemon(kind, { parent: parentOf(medium) })));
   await Promise.all(daemons.map(fill));
-  const durationMs = bench.quick ? 400 : 2_000;
-  const roundCount = bench.quick ? 3 : 7;
+  const durationMs = bench.quick ? 400 : 1_000;
+  const roundCount = bench.quick ? 3 : 5;
   for (const { name, ...call } of calls()) {
     // Neither version, get nor list writes, so one medium is enough for them.
     if (medium === 'tmpfs' && name !== 'container create') continue;

@@ -1,6 +1,7 @@
 // The store port over LMDB: commits are synchronous and flushed, because the writer has a thread of its own and
 // what arrives during a flush shares the next one.
 import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { fail } from '../../api/model/errors.ts';
 import type {
@@ -11,6 +12,8 @@ import type {
   StoreReader,
   StoreTxn,
 } from '../../api/model/ports/store.ts';
+import { dataFile } from './offline.ts';
+import { pageBytes, Room, type Written } from './room.ts';
 
 export interface LmdbOptions<Table extends string> {
   /** Directory of the environment; made with mode 0700 if missing. */
@@ -53,8 +56,14 @@ function countOf<Table extends string>(dbs: Map<Table, Db>, table: Table): numbe
   return entryCount;
 }
 
+function lastPageOf(env: RootDatabase<Buffer, Buffer>): number {
+  return (env.getStats() as { lastPageNumber: number }).lastPageNumber;
+}
+
 class View<Table extends string> implements StoreTxn<Table> {
   readonly #dbs: Map<Table, Db>;
+  /** Since somebody last looked. */
+  written: Written = { puts: 0, deletes: 0, bytes: 0 };
   constructor(dbs: Map<Table, Db>) {
     this.#dbs = dbs;
   }
@@ -79,9 +88,12 @@ class View<Table extends string> implements StoreTxn<Table> {
     if (key.length > keyBytesMax) {
       throw fail('invalid-argument', `a key of ${key.length} bytes is longer than ${keyBytesMax} bytes`);
     }
+    this.written.puts++;
+    this.written.bytes += key.length + value.length;
     this.#db(table).putSync(asBuffer(key), asBuffer(value));
   }
   delete(table: Table, key: Uint8Array): void {
+    this.written.deletes++;
     this.#db(table).removeSync(asBuffer(key));
   }
 }
@@ -112,6 +124,7 @@ export function openReader<Table extends string>(options: LmdbOptions<Table>): S
 export function openStore<Table extends string>(options: LmdbOptions<Table>): Store<Table> {
   const { env, dbs } = openTables(options);
   const view = new View(dbs);
+  const room = new Room(join(options.path, dataFile), () => lastPageOf(env) * pageBytes + pageBytes);
   return {
     read(work) {
       env.resetReadTxn();
@@ -123,12 +136,20 @@ export function openStore<Table extends string>(options: LmdbOptions<Table>): St
     },
     write(work) {
       try {
-        return env.transactionSync(() => work(view));
+        return env.transactionSync(() => {
+          view.written = { puts: 0, deletes: 0, bytes: 0 };
+          const result = work(view);
+          room.take(view.written);
+          return result;
+        });
       } catch (error) {
         throw storageError(error);
       }
     },
-    close: () => env.close(),
+    async close() {
+      room.close();
+      await env.close();
+    },
   };
 }
 

@@ -168,18 +168,21 @@ export async function removeSnapshot(world: World): Promise<void> {
   const key = randomSnapshot(world, 'active', 'view', 'committed');
   if (key === undefined) return;
   const { namespace, snapshotter, name } = placeOf(key);
-  await world.withLocks({ write: [key] }, async () => {
-    if (model.get(key) === undefined) return;
-    const children = model
+  const childrenOf = () =>
+    model
       .keys('snapshot', namespace)
       .filter((child) => placeOf(child).snapshotter === snapshotter && model.get(child)?.['parent'] === name);
+  // New ones need the parent; those that there are must not be on their way out.
+  const children = childrenOf();
+  await world.withLocks({ write: [key], read: children }, async () => {
+    if (model.get(key) === undefined || childrenOf().join() !== children.join()) return;
     const outcomes: Outcome[] = [];
-    if (children.length > 0) outcomes.push({ code: 'FAILED_PRECONDITION' });
+    if (children.length > 0) outcomes.push({ code: 'FAILED_PRECONDITION', changes: [[key, model.get(key)]] });
     if (children.every((child) => model.isAtRisk(child))) {
       outcomes.push({ code: 'OK', changes: [[key, undefined]] });
     }
     if (model.isAtRisk(key)) outcomes.push({ code: 'NOT_FOUND', changes: [[key, undefined]] });
-    await world.attempt(`remove ${key}`, outcomes, () =>
+    await world.attempt(`remove ${key} with children [${children}]`, outcomes, () =>
       calls.call(SnapshotsDefinition, 'remove', { snapshotter, key: name } as never, { namespace }),
     );
   });

@@ -64,7 +64,7 @@ export class Trial {
   }
 
   async begin(): Promise<void> {
-    await this.#start();
+    await this.start();
     for (const name of namespaces) {
       const done = { code: 'OK', changes: [[keyOf('namespace', name, ''), { labels: '[]' }]] as const };
       await this.world.attempt(`create namespace ${name}`, [done], () =>
@@ -79,17 +79,17 @@ export class Trial {
     this.world.model.noteAll(`--- round ${this.#round}`);
     const isQuiet = this.#random.chance(0.15);
     if (isQuiet) {
-      await this.#work(this.#random.int(10, loadMsMax), 'finish');
-      await this.#collect();
+      await this.work(this.#random.int(10, loadMsMax), 'finish');
+      await this.collect();
     } else {
-      await this.#work(this.#random.int(3, loadMsMax), 'kill');
+      await this.work(this.#random.int(3, loadMsMax), 'kill');
     }
-    await this.#kill();
-    await this.#checkOffline(isQuiet);
+    await this.kill();
+    await this.checkOffline(isQuiet);
     if (this.#random.chance(0.15)) this.#losePower();
     if (this.#random.chance(0.1)) await this.#killWhileStarting();
-    await this.#start();
-    await this.#verify();
+    await this.start();
+    await this.verifyAll();
     this.stats.rounds++;
     const { answered, unanswered, refused } = this.world;
     Object.assign(this.stats, { answered, unanswered, refused });
@@ -101,12 +101,12 @@ export class Trial {
     await this.daemon.kill();
   }
 
-  async #start(): Promise<void> {
+  async start(): Promise<void> {
     this.world.client = await this.daemon.start();
     this.world.killed = false;
   }
 
-  async #kill(): Promise<void> {
+  async kill(): Promise<void> {
     this.world.killed = true;
     await this.daemon.kill();
     this.world.client?.[Symbol.dispose]();
@@ -114,7 +114,7 @@ export class Trial {
   }
 
   /** Random operations by many workers; at the end the daemon is killed under them, or they finish what they do. */
-  async #work(durationMs: number, then: 'kill' | 'finish'): Promise<void> {
+  async work(durationMs: number, then: 'kill' | 'finish'): Promise<void> {
     let over = false;
     const worker = async (): Promise<void> => {
       while (!over) await randomOperation(this.world)(this.world);
@@ -128,7 +128,7 @@ export class Trial {
     const settled = Promise.allSettled(workers);
     await Promise.race([sleep(durationMs), settled]);
     over = true;
-    if (then === 'kill') await this.#kill();
+    if (then === 'kill') await this.kill();
     for (const result of await settled) if (result.status === 'rejected') throw result.reason;
     if (then === 'finish' && !this.daemon.running()) {
       throw new Violation(`the daemon ended by itself:\n${this.daemon.log()}`);
@@ -136,7 +136,7 @@ export class Trial {
   }
 
   /** A collection, and the removal of what it leaves, with nothing else going on. */
-  async #collect(): Promise<void> {
+  async collect(): Promise<void> {
     const { calls } = this.world;
     const options = { namespace: namespaces[0], deadlineMs: syncDeadlineMs };
     // A collection that takes a snapshot also has its snapshotter remove all directories that belong to none.
@@ -152,7 +152,7 @@ export class Trial {
   }
 
   /** What lies there after the kill must be consistent by itself; after a collection, nothing may lie about. */
-  async #checkOffline(isQuiet: boolean): Promise<void> {
+  async checkOffline(isQuiet: boolean): Promise<void> {
     const { problems } = await checkRoot(this.#sys, this.#root, { digests: isQuiet });
     const wrong = problems.filter(({ severity }) => isQuiet || severity === 'error');
     this.stats.leftovers += problems.length - wrong.length;
@@ -186,10 +186,10 @@ export class Trial {
     await sleep(this.#random.int(1, 600));
     await this.daemon.kill();
     this.stats.killedWhileStarting++;
-    await this.#checkOffline(false);
+    await this.checkOffline(false);
   }
 
-  async #verify(): Promise<void> {
+  async verifyAll(): Promise<void> {
     const actual = await readActual(this.world.calls);
     await verify(this.world, actual);
     checkBlobs(contentDirectory(this.#root), this.world.model);

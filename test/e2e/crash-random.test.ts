@@ -1,0 +1,21 @@
+// A short run of the crash harness; `npm run crash -- --rounds 1000` is the long one.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { runFullDisk } from '../crash/full.ts';
+import { runCrashes } from '../crash/run.ts';
+
+const seed = Number(process.env['TROUPE_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+
+test(`random work and SIGKILL, seed ${seed}: nothing acknowledged is lost, nothing is done by half`, async (t) => {
+  const say = (line: string) => t.diagnostic(line);
+  const stats = await runCrashes({ rounds: 16, seed, parent: '/dev/shm', jobs: 2, say });
+  assert.equal(stats.rounds, 16);
+  assert.ok(stats.answered > 50, `only ${stats.answered} operations were acknowledged`);
+  assert.ok(stats.unanswered > 10, `only ${stats.unanswered} operations were interrupted`);
+});
+
+test(`a disk that fills up, seed ${seed}: requests are refused, nothing is lost, and room helps`, async (t) => {
+  const stats = await runFullDisk({ cycles: 2, seed, say: (line) => t.diagnostic(line) });
+  assert.equal(stats.rounds, 2);
+  assert.ok(stats.refused > 0);
+});

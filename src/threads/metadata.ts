@@ -21,7 +21,16 @@ export async function start({ data, system, supervisor }: ThreadContext<Metadata
   const events = system.ref<EventsProtocol>(eventsPath);
   const gc = system.ref<GcProtocol>(gcPath);
   const args = {
-    openStore: () => openStore({ path: data.storePath, tables }),
+    openStore: () =>
+      openStore({
+        path: data.storePath,
+        tables,
+        onDead(error) {
+          log.error('the metadata store has failed: the daemon ends and has to be started anew', { error });
+          // At once: to every other thread the store looks empty, and what no record names gets removed.
+          process.kill(process.pid, 'SIGKILL');
+        },
+      }),
     clock: systemClock(),
     publish: (envelopes: Uint8Array[]) => events.cast('publish', { envelopes }),
     onCommit: (committed: Committed) => gc.cast('committed', committed),

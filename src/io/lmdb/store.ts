@@ -3,7 +3,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
-import { fail } from '../../api/model/errors.ts';
+import { fail, messageOf } from '../../api/model/errors.ts';
 import type {
   Entry,
   RangeOptions,
@@ -23,12 +23,22 @@ export interface LmdbOptions<Table extends string> {
   mapSizeBytes?: number;
 }
 
+export interface WriterOptions<Table extends string> extends LmdbOptions<Table> {
+  /**
+   * Called when LMDB has given the environment up after a failed write of its meta page. From then on all threads
+   * find every table empty, and only another process can open the environment again: end this one.
+   */
+  onDead?: (error: unknown) => void;
+}
+
 export const mapSizeBytesDefault = 16 * 1024 ** 3;
 
 /** LMDB's limit at 4 KiB pages, as lmdb-js builds it. */
 export const keyBytesMax = 1978;
 
 type Db = Database<Buffer, Buffer>;
+
+const absentKey = Buffer.of(0);
 
 function openTables<Table extends string>(
   options: LmdbOptions<Table>,
@@ -121,7 +131,7 @@ export function openReader<Table extends string>(options: LmdbOptions<Table>): S
 }
 
 /** Opens the environment for its one writer. */
-export function openStore<Table extends string>(options: LmdbOptions<Table>): Store<Table> {
+export function openStore<Table extends string>(options: WriterOptions<Table>): Store<Table> {
   const { env, dbs } = openTables(options);
   const view = new View(dbs);
   const room = new Room(join(options.path, dataFile), () => lastPageOf(env) * pageBytes + pageBytes);
@@ -142,8 +152,10 @@ export function openStore<Table extends string>(options: LmdbOptions<Table>): St
           room.take(view.written);
           return result;
         });
-      } catch (error) {
-        throw storageError(error);
+      } catch (cause) {
+        const error = storageError(cause);
+        if (error !== cause && isDead(env, dbs)) options.onDead?.(error);
+        throw error;
       }
     },
     async close() {
@@ -153,9 +165,21 @@ export function openStore<Table extends string>(options: LmdbOptions<Table>): St
   };
 }
 
+/** The thread that writes can no longer read an environment that LMDB has given up. */
+function isDead(env: RootDatabase<Buffer, Buffer>, dbs: Map<string, Db>): boolean {
+  try {
+    const [db] = dbs.values();
+    env.resetReadTxn();
+    db?.getBinary(absentKey);
+    return false;
+  } catch (error) {
+    return /MDB_PANIC/.test(messageOf(error));
+  }
+}
+
 /** LMDB's own failures in words of the error model; everything else as it is. */
 function storageError(error: unknown): unknown {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   if (/MDB_MAP_FULL|MDB_TXN_FULL|No space left|ENOSPC|Disk quota/i.test(message)) {
     return fail('resource-exhausted', `the metadata store is full: ${message}`, error);
   }

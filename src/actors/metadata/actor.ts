@@ -5,9 +5,10 @@ import type { Store } from '../../api/model/ports/store.ts';
 import type { Clock } from '../../api/model/time.ts';
 import { defineActor } from '../../supervisor/actor.ts';
 import { isExpected } from '../../supervisor/failure.ts';
-import type { BatchedCall } from '../../supervisor/types.ts';
+import type { BatchedCall, Timer } from '../../supervisor/types.ts';
 import { containerOps } from './containers.ts';
 import { contentOps } from './content.ts';
+import { Gathering } from './gather.ts';
 import { Collection } from './gc/collection.ts';
 import { collectionOps } from './gc/ops.ts';
 import { imageOps } from './images.ts';
@@ -47,7 +48,13 @@ export interface MetadataArgs {
 interface State extends MetadataArgs {
   store: Store<Table>;
   collection: Collection;
+  gathering: Gathering;
+  /** What the next commit takes. */
+  waiting: BatchedCall<MetadataProtocol>[];
+  timer: Timer | undefined;
 }
+
+type Signal = 'commit';
 
 /** Operations that may leave garbage behind. */
 const deletions: ReadonlySet<string> = new Set([
@@ -62,7 +69,7 @@ const deletions: ReadonlySet<string> = new Set([
 /** Requests per transaction: bounds how long one commit keeps the first of its callers waiting. */
 const batchLengthMax = 1024;
 
-export const metadataActor = defineActor<MetadataProtocol, never, State, MetadataArgs>({
+export const metadataActor = defineActor<MetadataProtocol, Signal, State, MetadataArgs>({
   name: 'metadata',
   mailboxLengthMax: 65_536,
   batchLengthMax,
@@ -70,17 +77,37 @@ export const metadataActor = defineActor<MetadataProtocol, never, State, Metadat
   init(_context, args) {
     const store = args.openStore();
     migrate(store);
-    return { ...args, store, collection: new Collection() };
+    const gathering = new Gathering();
+    return { ...args, store, collection: new Collection(), gathering, waiting: [], timer: undefined };
   },
   // Calls come in batches only.
   handleCall: {} as never,
-  handleBatch(state, calls) {
-    commit(state, calls);
+  handleBatch(state, calls, context) {
+    state.waiting.push(...calls);
+    const { gathering, waiting } = state;
+    const delayMs = waiting.length >= batchLengthMax ? 0 : gathering.delayMs(waiting.length);
+    if (delayMs === 0) commitWaiting(state);
+    else state.timer ??= context.after(delayMs, 'commit');
+  },
+  handleSignal(state) {
+    commitWaiting(state);
   },
   async terminate(state) {
+    commitWaiting(state);
     await state.store.close();
   },
 });
+
+function commitWaiting(state: State): void {
+  state.timer?.cancel();
+  state.timer = undefined;
+  const calls = state.waiting.filter(({ call }) => !call.settled);
+  state.waiting = [];
+  if (calls.length === 0) return;
+  const beganMs = performance.now();
+  commit(state, calls);
+  state.gathering.committed(calls.length, performance.now() - beganMs);
+}
 
 type Outcome = { ok: true; value: unknown } | { ok: false; error: unknown };
 

@@ -55,6 +55,20 @@ test('images: the same commands answer alike on both daemons', async (t) => {
     }),
   );
 
+  await t.test('events of a pull', () =>
+    pair.alike(async (side) => {
+      const there = ['-n', `${side.daemon.namespace}-3`];
+      await side.events(
+        '/snapshot/commit',
+        async () => {
+          await side.ok([...there, 'images', 'pull', '--plain-http', busybox], { shape });
+        },
+        // Older releases of containerd tell nothing of content, and their ctr does not know the event.
+        (lines) => lines.filter((line) => !line.includes('ContentCreate')),
+      );
+    }),
+  );
+
   await t.test('mount and unmount: the same files to the last bit', () =>
     pair.alike(async (side) => {
       const target = join(side.daemon.directory, 'mnt');

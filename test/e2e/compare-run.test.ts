@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { busyboxImage } from '../fixtures/image.ts';
-import { run, startService, until } from '../fixtures/process.ts';
+import { run, until } from '../fixtures/process.ts';
 import { startRegistry } from '../fixtures/registry.ts';
 import { lastFrame } from './mask.ts';
 import { type Side, startPair } from './side.ts';
@@ -203,29 +203,16 @@ test('run: the same commands answer alike on both daemons', async (t) => {
 
   await t.test('events of a container from create to delete', () =>
     pair.alike(async (side) => {
-      const { address, namespace, directory } = side.daemon;
-      const listener = startService('ctr', ['-a', address, 'events'], {
-        logPath: join(directory, 'events.log'),
-      });
-      try {
-        const heard = (): string => listener.log(Number.POSITIVE_INFINITY);
-        await until('the listener hears', async () => {
-          await side.daemon.ctr(['namespaces', 'label', `${namespace}-probe`, 'a=b']);
-          return heard().includes('/namespaces/') ? true : undefined;
-        });
-        await side.ctr(['run', '--rm', '--label', 'a=b', ref, 'heard', 'sh', '-c', 'exit 3']);
-        await side.ok(['images', 'tag', ref, 'example.com/heard:1']);
-        await side.ok(['images', 'rm', 'example.com/heard:1']);
-        await until('the last event', () => (heard().includes('/images/delete') ? true : undefined));
-        const lines = heard()
-          .split('\n')
-          .filter((line) => line !== '' && !line.includes('/namespaces/'));
+      await side.events(
+        '/images/delete',
+        async () => {
+          await side.ctr(['run', '--rm', '--label', 'a=b', ref, 'heard', 'sh', '-c', 'exit 3']);
+          await side.ok(['images', 'tag', ref, 'example.com/heard:1']);
+          await side.ok(['images', 'rm', 'example.com/heard:1']);
+        },
         // Releases of containerd put this option in different places.
-        const events = lines.join('\n').replace(/"index=off",|,"index=off"/g, '');
-        side.note('events', { code: 0, stdout: events, stderr: '' });
-      } finally {
-        await listener.stop('SIGKILL');
-      }
+        (lines) => lines.map((line) => line.replace(/"index=off",|,"index=off"/g, '')),
+      );
     }),
   );
 });

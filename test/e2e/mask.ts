@@ -21,7 +21,7 @@ const rules: readonly (readonly [RegExp, string])[] = [
   [/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, 'UUID'],
   [/\bdone: [\d.]+(?:ms|µs|m?s)\b/g, 'done: DURATION'],
   // A client's own keys: nanoseconds, a dash, four characters of base64url.
-  [/\b(?:extract-)?\d{6,9}-[\w-]{4}(?= |"|$)/gm, 'KEY'],
+  [/\b(?:extract-\d{1,9}|\d{6,9})-[\w-]{4}(?= |"|$)/gm, 'KEY'],
   [/"(pid|shim_pid|task_pid)":\d+/g, '"$1":PID'],
   [age, 'AGE'],
   // ctr's display and its transfer end in no certain order.

@@ -1,7 +1,8 @@
 // One of two daemons that the same script runs against: it does each step and writes down what came back.
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { type Daemon, type Kind, startDaemon } from '../fixtures/daemon.ts';
-import type { Outcome, RunOptions } from '../fixtures/process.ts';
+import { type Outcome, type RunOptions, startService, until as untilTrue } from '../fixtures/process.ts';
 import { mask, sortLabels } from './mask.ts';
 
 export interface Step {
@@ -64,6 +65,38 @@ export class Side {
       );
     }
     return outcome;
+  }
+
+  /**
+   * Writes down the events that `script` causes, as `ctr events` prints them; `until` is part of the last one.
+   * `shape` sees the lines without those of the probe that finds out when the listener hears.
+   */
+  async events(
+    until: string,
+    script: () => Promise<void>,
+    shape: (lines: string[]) => string[] = (lines) => lines,
+  ) {
+    const { address, namespace, directory } = this.daemon;
+    const listener = startService('ctr', ['-a', address, 'events'], {
+      logPath: join(directory, 'events.log'),
+    });
+    try {
+      const lines = (): string[] => listener.log(Number.POSITIVE_INFINITY).split('\n');
+      const from = lines().length;
+      const heard = (): string[] => lines().slice(from - 1);
+      await untilTrue('the listener hears', async () => {
+        await this.daemon.ctr(['namespaces', 'label', `${namespace}-probe`, 'a=b']);
+        return heard().some((line) => line.includes('/namespaces/')) ? true : undefined;
+      });
+      await script();
+      await untilTrue('the last event', () =>
+        heard().some((line) => line.includes(until)) ? true : undefined,
+      );
+      const told = heard().filter((line) => line !== '' && !line.includes('/namespaces/'));
+      this.note('ctr events', { code: 0, stdout: shape(told).join('\n'), stderr: '' });
+    } finally {
+      await listener.stop('SIGKILL');
+    }
   }
 
   /**

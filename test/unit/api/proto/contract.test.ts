@@ -21,13 +21,13 @@ const beside = ['google/', 'grpc/health/', 'ttrpc/'];
 function described(): Facts {
   const set = fromBinary(FileDescriptorSetSchema, readFileSync(descriptorsFile));
   const facts: Facts = new Set();
-  for (const file of createFileRegistry(set).files) {
+  const registry = createFileRegistry(set);
+  for (const file of registry.files) {
     const path = `${file.name}.proto`;
     if (beside.some((prefix) => path.startsWith(prefix))) continue;
     facts.add(fact.file(path, file.proto.package));
     assert.equal(file.proto.syntax, 'proto3', path);
   }
-  const registry = createFileRegistry(set);
   for (const type of registry) {
     if (beside.some((prefix) => type.kind !== 'extension' && type.file.name.startsWith(prefix))) continue;
     if (type.kind === 'message') {

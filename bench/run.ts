@@ -14,22 +14,24 @@ function number(value: number): string {
   return value >= 100 ? String(Math.round(value)) : value.toPrecision(3);
 }
 
+/** A Markdown table with its columns aligned. */
 function table(figures: readonly Figure[]): string {
-  const rows = figures.map((figure) => {
-    const cells = [
+  const rows = [
+    ['figure', 'on', 'unit', 'Troupe', 'containerd', 'Troupe is better by'],
+    ...figures.map((figure) => [
       figure.figure,
       figure.medium,
       figure.unit,
       number(figure.troupe),
       number(figure.containerd),
-    ];
-    return `| ${[...cells, `${figure.ratio.toFixed(2)}x`].join(' | ')} |`;
-  });
-  return [
-    '| figure | on | unit | Troupe | containerd | Troupe is better by |',
-    '|---|---|---|---|---|---|',
-    ...rows,
-  ].join('\n');
+      `${figure.ratio.toFixed(2)}x`,
+    ]),
+  ];
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  const lines = rows.map(
+    (row) => `| ${row.map((cell, column) => cell.padEnd(widths[column]!)).join(' | ')} |`,
+  );
+  return lines.toSpliced(1, 0, `| ${widths.map((width) => '-'.repeat(width)).join(' | ')} |`).join('\n');
 }
 
 /** Replaces the section of each question that has been run; the others stay as they are. */
@@ -40,7 +42,7 @@ function write(results: ReadonlyMap<Question, readonly Figure[]>, quick: boolean
     const to = `<!-- end of ${question.name} -->`;
     const { date, processors } = figures[0]!;
     const how = `${date.slice(0, 10)}, ${processors} processors${quick ? ', quick run' : ''}.`;
-    const section = `${from}\n## ${question.name}\n\n${question.asks} ${how}\n\n${table(figures)}\n${to}`;
+    const section = `${from}\n## ${question.name}\n\n${question.asks} ${how}\n\n${table(figures)}\n\n${to}`;
     const start = text.indexOf(from);
     const end = text.indexOf(to);
     text =

@@ -188,10 +188,10 @@ async function takeUp(world: World, ingest: string): Promise<void> {
   if (world.random.chance(0.6)) return commitFrom(world, namespace, ref, note.payload, note.sentBytes);
   await world.withLocks({ write: [`ingest|${ingest}`] }, async () => {
     const outcomes = [{ code: 'OK' }, { code: 'NOT_FOUND' }];
-    await world.attempt(`abort ${ingest}`, outcomes, () =>
+    const code = await world.attempt(`abort ${ingest}`, outcomes, () =>
       world.calls.call(ContentDefinition, 'abort', { ref } as never, { namespace }),
     );
-    world.ingests.delete(ingest);
+    if (outcomes.some((outcome) => outcome.code === code)) world.ingests.delete(ingest);
   });
 }
 

@@ -60,6 +60,10 @@ export class CrashedDaemon {
     return grpcClient(this.#address);
   }
 
+  get pid(): number {
+    return this.#service?.pid ?? -1;
+  }
+
   running(): boolean {
     return this.#service?.running() === true;
   }

@@ -7,7 +7,7 @@ import { NamespacesDefinition } from '../../src/api/proto/gen/services/namespace
 import { StoreDefinition } from '../../src/api/proto/gen/services/sandbox/v1/sandbox.ts';
 import { randomLabels } from './choices.ts';
 import { deleteContent, touch, updateContent, writeContent } from './content.ts';
-import { keyOf, labelsOf, labelsText, partsOf, withResource } from './model.ts';
+import { type Key, keyOf, labelsOf, labelsText, partsOf, withResource } from './model.ts';
 import { containerData, imageData, leaseData, sandboxData } from './records.ts';
 import {
   commitSnapshot,
@@ -16,12 +16,16 @@ import {
   removeSnapshot,
   updateSnapshot,
 } from './snapshots.ts';
-import { namespaces, snapshotters, type World } from './world.ts';
+import { namespaces, type Outcome, snapshotters, type World } from './world.ts';
 
 export type Operation = (world: World) => Promise<void>;
 
-const once = { code: 'ALREADY_EXISTS' } as const;
 const missing = { code: 'NOT_FOUND' } as const;
+
+/** The refusal of a create, because the object is there, which stays as it is. */
+function once(world: World, key: Key): Outcome {
+  return { code: 'ALREADY_EXISTS', changes: [[key, world.model.get(key)]] };
+}
 
 async function changeContainer(world: World): Promise<void> {
   const { random, model, calls } = world;
@@ -47,7 +51,7 @@ async function changeContainer(world: World): Promise<void> {
       reply.container === undefined ? [] : [[key, containerData(reply.container)] as const];
     if (stored === undefined || random.chance(0.1)) {
       const done = { code: 'OK', changes: [[key, whole]] as const, learn };
-      await world.attempt(`create ${key}`, stored === undefined ? [done] : [once], () =>
+      await world.attempt(`create ${key}`, [stored === undefined ? done : once(world, key)], () =>
         calls.call(ContainersDefinition, 'create', { container } as never, { namespace }),
       );
     } else if (random.chance(0.4)) {
@@ -94,8 +98,11 @@ async function changeImage(world: World): Promise<void> {
       );
     } else if (random.chance(0.4)) {
       const sync = random.chance(0.3);
-      await world.attempt(`delete ${key} sync=${sync}`, [{ code: 'OK', changes: [[key, undefined]] }], () =>
-        calls.call(ImagesDefinition, 'delete', { name, sync } as never, { namespace }),
+      await world.attempt(
+        `delete ${key} sync=${sync}`,
+        [{ code: 'OK', changes: [[key, undefined]] }],
+        () => calls.call(ImagesDefinition, 'delete', { name, sync } as never, { namespace }),
+        sync,
       );
     } else {
       await world.attempt(`update ${key}`, [done], () =>
@@ -181,7 +188,7 @@ async function createLease(world: World): Promise<void> {
       learn: (reply: { lease?: Parameters<typeof leaseData>[0] | undefined }) =>
         reply.lease === undefined ? [] : [[key, leaseData(reply.lease, [])] as const],
     };
-    await world.attempt(`create ${key}`, model.get(key) === undefined ? [done] : [once], () =>
+    await world.attempt(`create ${key}`, [model.get(key) === undefined ? done : once(world, key)], () =>
       calls.call(LeasesDefinition, 'create', { id, labels } as never, { namespace }),
     );
   });
@@ -195,8 +202,12 @@ async function deleteLease(world: World): Promise<void> {
   await world.withLocks({ write: [key] }, async () => {
     const done = { code: 'OK', changes: [[key, undefined]] as const };
     const sync = random.chance(0.5);
-    await world.attempt(`delete ${key} sync=${sync}`, [model.get(key) === undefined ? missing : done], () =>
-      calls.call(LeasesDefinition, 'delete', { id, sync } as never, { namespace }),
+    await world.attempt(
+      `delete ${key} sync=${sync}`,
+      [model.get(key) === undefined ? missing : done],
+      () => calls.call(LeasesDefinition, 'delete', { id, sync } as never, { namespace }),
+      // The collection afterwards may fail.
+      sync,
     );
   });
 }

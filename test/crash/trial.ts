@@ -113,8 +113,11 @@ export class Trial {
     this.world.client = undefined;
   }
 
-  /** Random operations by many workers; at the end the daemon is killed under them, or they finish what they do. */
-  async work(durationMs: number, then: 'kill' | 'finish'): Promise<void> {
+  /**
+   * Random operations by many workers; at the end the daemon is killed under them, or they finish what they do.
+   * `leave` allows that the daemon ends by itself.
+   */
+  async work(durationMs: number, then: 'kill' | 'finish' | 'leave'): Promise<void> {
     let over = false;
     const worker = async (): Promise<void> => {
       while (!over) await randomOperation(this.world)(this.world);

@@ -119,6 +119,7 @@ export async function verify(world: World, actual: Actual): Promise<void> {
   }
   checkIngests(world, actual);
   model.adopt(found);
+  world.uncertain.clear();
   await findDirectories(world);
   for (const key of model.objects.keys()) if (key.startsWith('snapshot|')) checkMarks(model, key);
 }

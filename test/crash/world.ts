@@ -2,7 +2,7 @@
 import { type ServiceError, status } from '@grpc/grpc-js';
 import type { GrpcClient } from '../fixtures/grpc.ts';
 import type { Random } from '../sim/random.ts';
-import { type Changes, type Data, type Key, Model, Violation } from './model.ts';
+import { type Changes, type Data, type Key, keysOf, Model, Violation } from './model.ts';
 import type { Payload } from './payloads.ts';
 
 /** The daemon was killed under an operation; nobody knows what became of it. */
@@ -32,8 +32,12 @@ export class World {
   readonly payloads: readonly Payload[];
   /** Ingests that may be there, by `<namespace>|<ref>`. */
   readonly ingests = new Map<string, IngestNote>();
+  /** Objects of which only the next check will tell what became of them. */
+  readonly uncertain = new Set<Key>();
   /** Codes with which a daemon without room may refuse anything. */
   refusals: ReadonlySet<string> = new Set();
+  /** The daemon may end by itself: an answer that is not its own tells nothing. */
+  mayEnd = false;
   client: GrpcClient | undefined;
   /** No answer tells anything any more. */
   killed = false;
@@ -63,6 +67,7 @@ export class World {
     work: () => Promise<void>,
   ): Promise<boolean> {
     const exclusive = [...new Set(write)];
+    if ([...write, ...read].some((key) => this.uncertain.has(key))) return false;
     const shared = [...new Set(read)].filter((key) => !exclusive.includes(key));
     if (exclusive.some((key) => this.#locks.has(key))) return false;
     if (shared.some((key) => (this.#locks.get(key) ?? 0) < 0)) return false;
@@ -83,9 +88,14 @@ export class World {
 
   /**
    * Tries an operation that must get one of `outcomes`; the answer's code. Throws {@link Interrupted} when the
-   * daemon was killed under it.
+   * daemon was killed under it. Refused, it must have done nothing, unless it is `inSteps`.
    */
-  async attempt(text: string, outcomes: readonly Outcome[], call: () => Promise<unknown>): Promise<string> {
+  async attempt(
+    text: string,
+    outcomes: readonly Outcome[],
+    call: () => Promise<unknown>,
+    inSteps = false,
+  ): Promise<string> {
     const changesOf = ({ changes = [] }: Outcome): Changes => new Map(changes);
     const pending = this.model.begin(text, outcomes.map(changesOf));
     let code = 'OK';
@@ -98,7 +108,9 @@ export class World {
       if (number === undefined) throw error;
       code = status[number] ?? String(number);
       why = details;
-      if (this.killed) {
+      // The daemon's own refusals end with the name of their class.
+      const isLost = this.mayEnd && code === 'UNAVAILABLE' && !details.endsWith(': unavailable');
+      if (this.killed || isLost) {
         this.unanswered++;
         throw new Interrupted(text);
       }
@@ -106,7 +118,8 @@ export class World {
     const outcome = outcomes.find((candidate) => candidate.code === code);
     if (outcome === undefined && this.refusals.has(code)) {
       this.refused++;
-      this.model.settle(pending, new Map(), code);
+      if (inSteps) for (const key of keysOf(pending)) this.uncertain.add(key);
+      else this.model.settle(pending, new Map(), code);
       return code;
     }
     if (outcome === undefined) {

@@ -117,11 +117,7 @@ export function openReader<Table extends string>(options: LmdbOptions<Table>): S
   const { env, dbs } = openTables(options);
   const view: ReadTxn<Table> = new View(dbs);
   return {
-    read(work) {
-      // lmdb-js keeps a read transaction for the whole turn; another thread may have committed since.
-      env.resetReadTxn();
-      return work(view);
-    },
+    read: (work) => reading(env, () => work(view)),
     count(table) {
       env.resetReadTxn();
       return countOf(dbs, table);
@@ -136,10 +132,7 @@ export function openStore<Table extends string>(options: WriterOptions<Table>): 
   const view = new View(dbs);
   const room = new Room(join(options.path, dataFile), () => lastPageOf(env) * pageBytes + pageBytes);
   return {
-    read(work) {
-      env.resetReadTxn();
-      return work(view);
-    },
+    read: (work) => reading(env, () => work(view)),
     count(table) {
       env.resetReadTxn();
       return countOf(dbs, table);
@@ -165,6 +158,17 @@ export function openStore<Table extends string>(options: WriterOptions<Table>): 
   };
 }
 
+/** Runs `work` over the newest state. Throws `unavailable` when LMDB cannot read. */
+function reading<T>(env: RootDatabase<Buffer, Buffer>, work: () => T): T {
+  try {
+    // lmdb-js keeps a read transaction for the whole turn; another thread may have committed since.
+    env.resetReadTxn();
+    return work();
+  } catch (error) {
+    throw storageError(error);
+  }
+}
+
 /** The thread that writes can no longer read an environment that LMDB has given up. */
 function isDead(env: RootDatabase<Buffer, Buffer>, dbs: Map<string, Db>): boolean {
   try {
@@ -184,7 +188,7 @@ function storageError(error: unknown): unknown {
     return fail('resource-exhausted', `the metadata store is full: ${message}`, error);
   }
   if (/Input\/output error|EIO|MDB_PANIC|MDB_CORRUPTED|MDB_BAD_TXN/i.test(message)) {
-    return fail('unavailable', `the metadata store cannot be written: ${message}`, error);
+    return fail('unavailable', `the metadata store cannot be used: ${message}`, error);
   }
   return error;
 }

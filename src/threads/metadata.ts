@@ -27,7 +27,7 @@ export async function start({ data, system, supervisor }: ThreadContext<Metadata
         tables,
         onDead(error) {
           log.error('the metadata store has failed: the daemon ends and has to be started anew', { error });
-          // At once: to every other thread the store looks empty, and what no record names gets removed.
+          // At once: whoever cannot read what is recorded must not go on to remove what seems to belong to nobody.
           process.kill(process.pid, 'SIGKILL');
         },
       }),

@@ -1,6 +1,8 @@
 // A short run of the crash harness; `npm run crash -- --rounds 1000` is the long one.
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { test } from 'node:test';
+import { runFaults, tracer } from '../crash/faults.ts';
 import { runFullDisk } from '../crash/full.ts';
 import { runCrashes } from '../crash/run.ts';
 
@@ -18,4 +20,11 @@ test(`a disk that fills up, seed ${seed}: requests are refused, nothing is lost,
   const stats = await runFullDisk({ cycles: 2, seed, say: (line) => t.diagnostic(line) });
   assert.equal(stats.rounds, 2);
   assert.ok(stats.refused > 0);
+});
+
+test(`writes that fail, seed ${seed}: requests are refused, and nothing is lost`, {
+  skip: existsSync(tracer) ? false : `needs ${tracer}`,
+}, async (t) => {
+  const stats = await runFaults({ rounds: 3, seed, say: (line) => t.diagnostic(line) });
+  assert.equal(stats.rounds, 3);
 });

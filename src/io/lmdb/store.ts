@@ -25,8 +25,8 @@ export interface LmdbOptions<Table extends string> {
 
 export interface WriterOptions<Table extends string> extends LmdbOptions<Table> {
   /**
-   * Called when LMDB has given the environment up after a failed write of its meta page. From then on all threads
-   * find every table empty, and only another process can open the environment again: end this one.
+   * Called when LMDB has given the environment up after a failed write of its meta page. From then on no thread can
+   * read, and only another process can open the environment again: end this one.
    */
   onDead?: (error: unknown) => void;
 }
@@ -87,7 +87,10 @@ class View<Table extends string> implements StoreTxn<Table> {
   }
   *range(table: Table, options: RangeOptions): Iterable<Entry> {
     const { start, end, limit } = options;
-    const range = this.#db(table).getRange({
+    const db = this.#db(table);
+    // Of an environment that LMDB has given up, a range shows nothing, without an error; a look-up throws.
+    db.getBinary(absentKey);
+    const range = db.getRange({
       ...(start === undefined ? {} : { start: asBuffer(start) }),
       ...(end === undefined ? {} : { end: asBuffer(end) }),
       ...(limit === undefined ? {} : { limit }),

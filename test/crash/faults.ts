@@ -64,6 +64,8 @@ export async function runFaults({ rounds, seed, say }: FaultsOptions): Promise<F
         world.refusals = refusals;
         world.mayEnd = true;
         await trial.work(workMs, 'leave');
+        // The tracer holds the end of the daemon up.
+        await sleep(100);
         if (!trial.daemon.running()) ended++;
         else await trial.work(random.int(1, 50), 'kill');
       } finally {

@@ -10,10 +10,10 @@ const seed = Number(process.env['TROUPE_SEED'] ?? Math.floor(Math.random() * 2 *
 
 test(`random work and SIGKILL, seed ${seed}: nothing acknowledged is lost, nothing is done by half`, async (t) => {
   const say = (line: string) => t.diagnostic(line);
-  const stats = await runCrashes({ rounds: 16, seed, parent: '/dev/shm', jobs: 2, say });
-  assert.equal(stats.rounds, 16);
-  assert.ok(stats.answered > 50, `only ${stats.answered} operations were acknowledged`);
-  assert.ok(stats.unanswered > 10, `only ${stats.unanswered} operations were interrupted`);
+  const stats = await runCrashes({ rounds: 10, seed, parent: '/dev/shm', jobs: 2, say });
+  assert.equal(stats.rounds, 10);
+  assert.ok(stats.answered > 30, `only ${stats.answered} operations were acknowledged`);
+  assert.ok(stats.unanswered > 5, `only ${stats.unanswered} operations were interrupted`);
 });
 
 test(`a disk that fills up, seed ${seed}: requests are refused, nothing is lost, and room helps`, async (t) => {

@@ -90,7 +90,7 @@ async function measure(bench: Bench, medium: Medium): Promise<void> {
 
 export const question: Question = {
   name: 'rates',
-  asks: 'Calls a second over one connection, from a worker thread that speaks just enough HTTP/2 to count the answers; containers carry a spec of about 4 KiB.',
+  asks: 'Calls a second over one connection, from a worker thread that speaks just enough HTTP/2 to count the answers; a request to create a container has about 2.3 KB.',
   async run(bench) {
     for (const medium of mediums) await measure(bench, medium);
   },

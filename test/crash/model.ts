@@ -122,7 +122,7 @@ export class Model {
 
   /** Objects that roots reach whatever the pending operations come to. */
   protected(): Set<Key> {
-    return reach(this.#candidates());
+    return reach(this.#candidates(), this.#atRisk);
   }
 
   note(key: Key, text: string): void {
@@ -140,6 +140,26 @@ export class Model {
     return new Violation(`${key}: ${message}`, this.#history.get(key));
   }
 
+  /** As `violation`, with the history of several objects. */
+  violationOf(keys: readonly Key[], message: string): Violation {
+    return new Violation(
+      message,
+      keys.flatMap((key) => [key, ...(this.#history.get(key) ?? []).map((line) => `  ${line}`)]),
+    );
+  }
+
+  /** What refers to an object by the model, or may. */
+  referrers(to: Key): Key[] {
+    return [...this.#candidates()]
+      .filter(([key, datas]) =>
+        datas.some((data) => {
+          const edges = data === undefined ? undefined : edgesOf(key, data);
+          return edges?.strong.includes(to) || edges?.refs.includes(to);
+        }),
+      )
+      .map(([key]) => key);
+  }
+
   #set(key: Key, data: Data | undefined): void {
     if (data === undefined) {
       this.#objects.delete(key);
@@ -153,7 +173,7 @@ export class Model {
   /** What nothing protects at this moment may be collected at this moment. */
   #look(): void {
     const all = this.#candidates();
-    const kept = reach(all);
+    const kept = reach(all, this.#atRisk);
     for (const [key, candidates] of all) {
       if (isCollectible(key) && candidates.some((data) => data !== undefined) && !kept.has(key)) {
         this.#atRisk.add(key);
@@ -255,8 +275,14 @@ export function withResource(data: Data, resource: string, isThere = true): Data
   return { ...data, resources: JSON.stringify([...resources].sort()) };
 }
 
-/** Marks as a collector does, over what holds for every candidate. */
-function reach(candidates: ReadonlyMap<Key, readonly (Data | undefined)[]>): Set<Key> {
+/**
+ * Marks as a collector does, over what holds for every candidate. What is at risk may be gone already, and then
+ * protects nothing, whatever has come to refer to it since.
+ */
+function reach(
+  candidates: ReadonlyMap<Key, readonly (Data | undefined)[]>,
+  atRisk: ReadonlySet<Key>,
+): Set<Key> {
   const edges = new Map<Key, Edges>();
   for (const [key, datas] of candidates) {
     let common: Edges | undefined;
@@ -282,7 +308,7 @@ function reach(candidates: ReadonlyMap<Key, readonly (Data | undefined)[]>): Set
     for (let key = stack.pop(); key !== undefined; key = stack.pop()) {
       if (seen.has(key)) continue;
       seen.add(key);
-      const found = edges.get(key);
+      const found = atRisk.has(key) ? undefined : edges.get(key);
       stack.push(...(found?.strong ?? []), ...(seen === full ? (found?.refs ?? []) : []));
     }
   };

@@ -63,7 +63,7 @@ export async function prepareSnapshot(world: World): Promise<void> {
       const join = leased(world, namespace, lease, `snapshots/${snapshotter}/${name}`);
       const created: Outcome = {
         code: 'OK',
-        changes: [[key, data], ...join],
+        changes: [[key, data], ...(parentKey === undefined ? [] : [[parentKey, below] as const]), ...join],
         learn: ({ mounts }: { mounts: Mount[] }) =>
           isView ? [] : [[key, { ...data, _directory: ownDirectory(mounts) }]],
       };

@@ -105,7 +105,7 @@ export async function verify(world: World, actual: Actual): Promise<void> {
     const there = actual.objects.get(key);
     if (there === undefined) {
       if (expected === undefined || model.isAtRisk(key)) continue;
-      throw model.violation(key, `is lost: ${JSON.stringify(expected)}`);
+      throw model.violationOf([key, ...model.referrers(key)], `${key} is lost: ${JSON.stringify(expected)}`);
     }
     if (expected === undefined) throw model.violation(key, `is there again: ${JSON.stringify(there)}`);
     if (!matches(expected, there)) {

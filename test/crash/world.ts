@@ -125,7 +125,7 @@ export class World {
     if (outcome === undefined) {
       const keys = [...new Set(pending.alternatives.flatMap((changes) => [...changes.keys()]))];
       const message = `${text}: answered ${code} (${why}), expected ${outcomes.map((o) => o.code).join(' or ')}`;
-      throw keys[0] === undefined ? new Violation(message) : this.model.violation(keys[0], message);
+      throw this.model.violationOf(keys, message);
     }
     const changes = new Map(changesOf(outcome));
     if (outcome.learn !== undefined && reply !== undefined) {

@@ -2,7 +2,7 @@
 import { type ServiceError, status } from '@grpc/grpc-js';
 import type { GrpcClient } from '../fixtures/grpc.ts';
 import type { Random } from '../sim/random.ts';
-import { type Changes, type Data, type Key, keysOf, Model, Violation } from './model.ts';
+import { type Changes, type Data, type Key, keysOf, Model } from './model.ts';
 import type { Payload } from './payloads.ts';
 
 /** The daemon was killed under an operation; nobody knows what became of it. */

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what tests, demo and benchmarks need: Debian packages with apt-get when root, npm packages with npm ci.
+# Installs what the demo needs, or with the word `tests` what tests and benchmarks need: Debian packages with apt-get
+# when root, npm packages with npm ci.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +14,19 @@ wanted=(
   script:bsdutils
   tar:tar
 )
+if [ "${1:-}" = tests ]; then
+  wanted+=(
+    crun:crun
+    skopeo:skopeo
+    mkfs.erofs:erofs-utils
+    mkfs.btrfs:btrfs-progs
+    mkfs.ext4:e2fsprogs
+    mkfs.xfs:xfsprogs
+    fusermount3:fuse3
+    fuse-overlayfs:fuse-overlayfs
+    strace:strace
+  )
+fi
 
 missing=()
 for pair in "${wanted[@]}"; do
@@ -34,6 +48,23 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
     apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
   }
+fi
+
+# A Docker engine as a client for the tests: unpacked beside the checkout's other caches, because installing it would
+# put a service on the machine.
+if [ "${1:-}" = tests ] && [ ! -x .cache/docker/usr/sbin/dockerd ]; then
+  echo "setup: unpacking docker.io into .cache/docker" >&2
+  unpack=$(mktemp -d)
+  (
+    cd "$unpack"
+    # apt fetches as its own user where it can.
+    chmod 755 .
+    apt-get download -qq docker.io >/dev/null 2>&1 || {
+      apt-get update -qq
+      apt-get download -qq docker.io >/dev/null
+    }
+  ) && dpkg-deb -x "$unpack"/docker.io_*.deb .cache/docker || echo "setup: docker.io cannot be had; its tests are skipped" >&2
+  rm -rf "$unpack"
 fi
 
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then

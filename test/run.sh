@@ -2,7 +2,7 @@
 # Everything that has to hold, on a clean clone with Node and npm alone: set-up, types, lint, generated code, tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
+bash scripts/setup.sh tests
 # npm puts the caller's Node in front of the pinned one; tests run on what the launchers run.
 export PATH="$PWD/node_modules/node/bin:$PWD/node_modules/.bin:$PATH"
 

@@ -1,13 +1,13 @@
 // Image records and what they lead to: manifest, config, size, and the snapshots that a container starts from.
 import { codeOf, fail } from '../model/errors.ts';
 import { parseDigest } from '../model/ids.ts';
+import { chooseManifest, documentBytesMax, loadConfig, type ResolvedManifest } from '../model/image-tree.ts';
 import { chainIds, type ImageConfig, type ImageManifest, type LinkedDescriptor } from '../model/oci.ts';
 import type { PlatformMatcher } from '../model/platform.ts';
 import type { Image as ImageRecord } from '../proto/gen/services/images/v1/images.ts';
 import type { Descriptor } from '../proto/gen/types/descriptor.ts';
 import type { Services } from './connection.ts';
 import { contentClient } from './content.ts';
-import { chooseManifest, documentBytesMax, loadConfig, type ResolvedManifest } from './manifest.ts';
 import { snapshotsClient } from './snapshots.ts';
 import type { CallOptions } from './stub.ts';
 import { unpackLayers } from './unpack.ts';

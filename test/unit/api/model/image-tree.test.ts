@@ -1,9 +1,9 @@
-// Choosing a manifest: order of preference, entries without platform, nesting, and the labels that keep children.
+// The documents of an image: order of preference, entries without platform, nesting, and the labels that keep children.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
-import { childLabels, chooseManifest } from '../../../../src/api/client/manifest.ts';
 import { codeOf, fail } from '../../../../src/api/model/errors.ts';
+import { childLabels, chooseManifest } from '../../../../src/api/model/image-tree.ts';
 import { type LinkedDescriptor, mediaType, parseDescriptor } from '../../../../src/api/model/oci.ts';
 import { matchRunnable, platformOf } from '../../../../src/api/model/platform.ts';
 

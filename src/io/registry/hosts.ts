@@ -3,14 +3,7 @@ import { hostWithoutPort } from './reference.ts';
 
 export type Capability = 'pull' | 'resolve' | 'push' | 'referrers';
 
-export interface Credentials {
-  /** Empty when `secret` is a refresh token. */
-  username: string;
-  secret: string;
-}
-
-/** Asked once per server that demands authorisation; undefined means anonymous. */
-export type CredentialsSource = (host: string) => Credentials | undefined | Promise<Credentials | undefined>;
+export type { Credentials, CredentialsSource } from '../../api/model/ports/registry.ts';
 
 export interface TlsSettings {
   rejectUnauthorized: boolean;

@@ -8,6 +8,7 @@ import { type Digest, parseDigest } from '../model/ids.ts';
 import { checkLabels, label } from '../model/labels.ts';
 import type { Differ, DiffLayerResult } from '../model/ports/differ.ts';
 import type { Log } from '../model/ports/log.ts';
+import { Any } from '../proto/gen/google/protobuf/any.ts';
 import { Info } from '../proto/gen/services/content/v1/content.ts';
 import { type ApplyRequest, DiffDefinition, type DiffRequest } from '../proto/gen/services/diff/v1/diff.ts';
 import type { Descriptor } from '../proto/gen/types/descriptor.ts';
@@ -42,6 +43,7 @@ export function diffService(deps: DiffDeps): BoundService {
       mediaType: diff.mediaType,
       mounts,
       syncFs: request.syncFs || deps.syncFs,
+      payloads: new Map([...request.payloads].map(([id, any]) => [id, Any.encode(any).finish()])),
     };
     try {
       const applied = await differ.apply(data, context.signal);

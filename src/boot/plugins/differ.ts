@@ -1,16 +1,36 @@
 // The differ that applies and makes layers in the pool.
+import { fail } from '../../api/model/errors.ts';
+import { type LayerLimits, layerLimitsDefault } from '../../api/model/ports/differ.ts';
+import type { DaemonConfig } from '../../io/config/config.ts';
 import { prepareOutputDirectory } from '../../io/diff/output-directory.ts';
 import { pooledDiffer } from '../../io/jobs/layer-jobs.ts';
 import { createMounter } from '../../io/sys/mounter.ts';
 import type { Directories } from '../directories.ts';
-import { type Daemon, pluginType, type Registration } from './types.ts';
+import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
 
 /** Layers in the making: below root, as content is, so that a finished one is moved and not copied. */
 export function diffDirectory(directories: Directories): string {
   return directories.plugin(pluginType.differ, 'walking');
 }
 
-export function differPlugin({ pool, sys, directories, platform }: Daemon): Registration {
+/** What a layer may unpack to; 0 leaves the preset. Transfers use the same. */
+export function layerLimits(config: DaemonConfig): LayerLimits {
+  const settings = settingsOf(config, pluginType.differ, 'walking');
+  const limit = (key: string, preset: number): number => {
+    const value = settings[key] ?? 0;
+    if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value || preset;
+    throw fail(
+      'invalid-argument',
+      `config: ${key} of the walking differ must be a whole number, not ${value}`,
+    );
+  };
+  return {
+    unpackedBytesMax: limit('max_unpacked_bytes', layerLimitsDefault.unpackedBytesMax),
+    entriesMax: limit('max_unpacked_entries', layerLimitsDefault.entriesMax),
+  };
+}
+
+export function differPlugin({ config, pool, sys, directories, platform }: Daemon): Registration {
   return {
     type: pluginType.differ,
     id: 'walking',
@@ -21,7 +41,10 @@ export function differPlugin({ pool, sys, directories, platform }: Daemon): Regi
       // What a killed daemon had mounted for a layer is in nobody's hands any more.
       await createMounter(sys, directories.tempMounts).clearTempMounts();
       await prepareOutputDirectory(diffDirectory(directories));
-      return pooledDiffer(pool, directories.tempMounts);
+      return pooledDiffer(pool, directories.tempMounts, {
+        processors: config.streamProcessors,
+        limits: layerLimits(config),
+      });
     },
   };
 }

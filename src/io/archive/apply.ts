@@ -2,6 +2,7 @@
 // "Applying Changesets", and what containerd's clients rely on (order of attributes, directory times last).
 import { constants } from 'node:fs';
 import { fail } from '../../api/model/errors.ts';
+import { layerLimitsDefault } from '../../api/model/ports/differ.ts';
 import { at, errnoOf, fileType, type Sys } from '../../api/model/ports/sys.ts';
 import { type ByteString, cleanPath, pathArg, quoted } from './bytes.ts';
 import { LowerLayers } from './lower.ts';
@@ -25,7 +26,6 @@ export interface ApplyOptions {
   readonly entriesMax?: number;
 }
 
-export const entriesMaxDefault = 10_000_000;
 const warningsMax = 32;
 const createFlags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW;
 const opaqueXattr = 'trusted.overlay.opaque';
@@ -54,7 +54,7 @@ export class LayerApplier implements TarSink, Disposable {
     this.#sys = sys;
     this.#overlay = options.whiteouts === 'overlay';
     this.#userNamespace = options.userNamespace ?? false;
-    this.#entriesMax = options.entriesMax ?? entriesMaxDefault;
+    this.#entriesMax = options.entriesMax ?? layerLimitsDefault.entriesMax;
     this.#lower = new LowerLayers(sys, this.#overlay ? (options.lowerDirectories ?? []) : []);
     this.#times = new Times(sys);
     this.#root = new ConfinedRoot(sys, directory, (fd, name, path) => this.#parentMade(fd, name, path));
@@ -64,7 +64,7 @@ export class LayerApplier implements TarSink, Disposable {
 
   begin(header: TarHeader): void {
     if (++this.#entries > this.#entriesMax) {
-      throw fail('resource-exhausted', `archive has more than ${this.#entriesMax} entries`);
+      throw fail('resource-exhausted', `the layer has more than max_unpacked_entries (${this.#entriesMax})`);
     }
     const path = cleanPath(header.name);
     this.#name = '';

@@ -56,15 +56,81 @@ export async function eachChunk(
     eachPlainChunk(source, stop, consume);
     return;
   }
+  const input =
+    'bytes' in source
+      ? Readable.from([Buffer.from(source.bytes)])
+      : createReadStream(source.path, { highWaterMark: readBytes });
+  await inflated(input, compression, stop, consume);
+}
+
+/**
+ * The same for a stream, which is read to its end; `sniff` looks at its first bytes for what compression it has. The
+ * stream is destroyed when anything fails.
+ */
+export async function eachChunkOf(
+  stream: Readable,
+  encoding: 'plain' | 'sniff',
+  stop: StopCheck,
+  consume: (chunk: Buffer) => void,
+): Promise<void> {
+  const chunks = stream.iterator() as AsyncIterator<Buffer> & AsyncIterable<Buffer>;
+  let head: Buffer = Buffer.alloc(0);
+  while (encoding === 'sniff' && head.length < sniffBytes) {
+    const { value, done } = await nextChunk(chunks, stream, stop);
+    if (done === true) break;
+    head = Buffer.concat([head, value]);
+  }
+  const compression = sniffCompression(head);
+  const all = async function* (): AsyncGenerator<Buffer, void> {
+    if (head.length > 0) yield head;
+    for (;;) {
+      const { value, done } = await nextChunk(chunks, stream, stop);
+      if (done === true) return;
+      yield value;
+    }
+  };
+  if (compression !== 'none') {
+    await inflated(Readable.from(all(), { objectMode: false }), compression, stop, consume);
+    return;
+  }
+  try {
+    for await (const chunk of all()) consume(chunk);
+  } catch (error) {
+    stream.destroy();
+    throw error;
+  }
+}
+
+/** Waiting for a source that says nothing ends with the job. */
+async function nextChunk(
+  chunks: AsyncIterator<Buffer>,
+  stream: Readable,
+  stop: StopCheck,
+): Promise<IteratorResult<Buffer>> {
+  stop.throwIfAborted();
+  const onAbort = () => void stream.destroy();
+  stop.signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await chunks.next();
+  } catch (error) {
+    stop.throwIfAborted();
+    throw error;
+  } finally {
+    stop.signal.removeEventListener('abort', onAbort);
+  }
+}
+
+async function inflated(
+  input: Readable,
+  compression: 'gzip' | 'zstd',
+  stop: StopCheck,
+  consume: (chunk: Buffer) => void,
+): Promise<void> {
   const inflate = decoder(compression);
   let corrupt: unknown;
   inflate.once('error', (error) => {
     corrupt = error;
   });
-  const input =
-    'bytes' in source
-      ? Readable.from([Buffer.from(source.bytes)])
-      : createReadStream(source.path, { highWaterMark: readBytes });
   try {
     await pipeline(
       input,

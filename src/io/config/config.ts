@@ -3,6 +3,9 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parse, TomlError } from 'smol-toml';
 import { fail } from '../../api/model/errors.ts';
+import type { StreamProcessor } from '../../api/model/ports/differ.ts';
+import { Section, type Table } from './section.ts';
+import { streamProcessorsFrom } from './stream-processors.ts';
 
 export interface SocketConfig {
   address: string;
@@ -24,6 +27,8 @@ export interface DaemonConfig {
   oomScore: number;
   /** Settings of plugins by their id, as written. */
   plugins: ReadonlyMap<string, Readonly<Record<string, unknown>>>;
+  /** Programs that turn layers of one media type into another. */
+  streamProcessors: readonly StreamProcessor[];
   /** Keys that nobody knows, to be warned of. */
   unknownKeys: string[];
 }
@@ -43,64 +48,6 @@ export const defaultAddress = '/run/troupe/troupe.sock';
 export const messageBytesDefault = 16 * 1024 * 1024;
 /** Newest layout of config.toml that is understood. */
 export const configVersionMax = 4;
-
-type Table = Readonly<Record<string, unknown>>;
-
-/** Reads one key of a table with its type checked; remembers which keys were asked for. */
-class Section {
-  readonly #table: Table;
-  readonly #name: string;
-  readonly #asked = new Set<string>();
-
-  constructor(table: Table, name: string) {
-    this.#table = table;
-    this.#name = name;
-  }
-
-  #wrong(key: string, wanted: string): Error {
-    return fail(
-      'invalid-argument',
-      `config: ${this.#name}${key} must be ${wanted}, not ${JSON.stringify(this.#table[key])}`,
-    );
-  }
-
-  string(key: string): string | undefined {
-    this.#asked.add(key);
-    const value = this.#table[key];
-    if (value === undefined || typeof value === 'string') return value;
-    throw this.#wrong(key, 'a string');
-  }
-
-  integer(key: string, min: number, max: number): number | undefined {
-    this.#asked.add(key);
-    const value = this.#table[key];
-    if (value === undefined) return undefined;
-    if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
-      throw this.#wrong(key, `an integer from ${min} to ${max}`);
-    }
-    return value;
-  }
-
-  section(key: string): Section | undefined {
-    const table = this.table(key);
-    return table === undefined ? undefined : new Section(table, `${this.#name}${key}.`);
-  }
-
-  table(key: string): Table | undefined {
-    this.#asked.add(key);
-    const value = this.#table[key];
-    if (value === undefined) return undefined;
-    if (typeof value !== 'object' || value === null || Array.isArray(value))
-      throw this.#wrong(key, 'a table');
-    return value as Table;
-  }
-
-  unknown(): string[] {
-    return Object.keys(this.#table)
-      .filter((key) => !this.#asked.has(key))
-      .map((key) => `${this.#name}${key}`);
-  }
-}
 
 /**
  * Reads the file that the flags name, else the default one if it exists. Flags beat the file. Throws
@@ -166,8 +113,20 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
       return [id, value as Table];
     }),
   );
-  const unknownKeys = [grpcSection, ttrpcSection, debug, top].flatMap((section) => section?.unknown() ?? []);
-  return { root, state, grpc, ttrpc, logLevel: logLevel || 'info', oomScore, plugins, unknownKeys };
+  const processors = streamProcessorsFrom(top.section('stream_processors'));
+  const sections = [grpcSection, ttrpcSection, debug, top];
+  const unknownKeys = sections.flatMap((section) => section?.unknown() ?? []).concat(processors.unknownKeys);
+  return {
+    root,
+    state,
+    grpc,
+    ttrpc,
+    logLevel: logLevel || 'info',
+    oomScore,
+    plugins,
+    streamProcessors: processors.list,
+    unknownKeys,
+  };
 }
 
 function socketFrom(section: Section | undefined): SocketConfig {
@@ -198,5 +157,11 @@ export function toToml(config: DaemonConfig): Record<string, unknown> {
     ttrpc: socket(config.ttrpc),
     debug: { level: config.logLevel },
     plugins: Object.fromEntries(config.plugins),
+    stream_processors: Object.fromEntries(
+      config.streamProcessors.map(({ id, accepts, returns, path, args, env }) => [
+        id,
+        { accepts: [...accepts], returns, path, args: [...args], env: [...env] },
+      ]),
+    ),
   };
 }

@@ -5,6 +5,8 @@ import type {
   Differ,
   DiffLayerData,
   DiffLayerResult,
+  LayerLimits,
+  StreamProcessor,
 } from '../../api/model/ports/differ.ts';
 import type { Sys } from '../../api/model/ports/sys.ts';
 import type { StopCheck } from '../archive/decompress.ts';
@@ -36,10 +38,19 @@ export interface LayerJobRunner {
 /** A layer may be large and the disk slow; whoever asked gives up earlier by its signal. */
 const jobDeadlineMs = 4 * 3_600_000;
 
-export function pooledDiffer(pool: LayerJobRunner, tempDirectory: string): Differ {
+export interface DifferSettings {
+  readonly processors?: readonly StreamProcessor[];
+  readonly limits?: LayerLimits;
+}
+
+export function pooledDiffer(
+  pool: LayerJobRunner,
+  tempDirectory: string,
+  settings: DifferSettings = {},
+): Differ {
   return {
     apply: (data, signal) =>
-      pool.run('applyLayer', { ...data, tempDirectory }, { signal, deadlineMs: jobDeadlineMs }),
+      pool.run('applyLayer', { ...settings, ...data, tempDirectory }, { signal, deadlineMs: jobDeadlineMs }),
     diff: (data, signal) =>
       pool.run('diffLayer', { ...data, tempDirectory }, { signal, deadlineMs: jobDeadlineMs }),
   };

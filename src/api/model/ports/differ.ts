@@ -2,6 +2,27 @@
 import type { Mount } from '../../proto/gen/types/mount.ts';
 import type { Digest } from '../ids.ts';
 
+/** A program that reads a layer of one media type on stdin and writes it as another on stdout. */
+export interface StreamProcessor {
+  readonly id: string;
+  readonly accepts: readonly string[];
+  readonly returns: string;
+  readonly path: string;
+  readonly args: readonly string[];
+  /** `KEY=value`, on top of the daemon's own environment. */
+  readonly env: readonly string[];
+}
+
+/** What one layer may become. */
+export interface LayerLimits {
+  /** Bytes of the uncompressed stream (`max_unpacked_bytes`). */
+  readonly unpackedBytesMax: number;
+  /** Entries of the archive (`max_unpacked_entries`). */
+  readonly entriesMax: number;
+}
+
+export const layerLimitsDefault: LayerLimits = { unpackedBytesMax: 2 ** 40, entriesMax: 10_000_000 };
+
 export interface ApplyLayerData {
   /** The blob's file, or its bytes when they came inside the descriptor. */
   readonly source: { readonly path: string } | { readonly bytes: Uint8Array };
@@ -13,6 +34,11 @@ export interface ApplyLayerData {
   readonly tempDirectory: string;
   /** Flush the file system afterwards; for overlays and binds only. */
   readonly syncFs: boolean;
+  /** Preferred to what Troupe itself knows; the first that accepts the type is taken. */
+  readonly processors?: readonly StreamProcessor[];
+  /** By the id of a processor: what it is given on descriptor 3, an encoded Any. */
+  readonly payloads?: ReadonlyMap<string, Uint8Array>;
+  readonly limits?: LayerLimits;
 }
 
 export interface ApplyLayerResult {
@@ -49,9 +75,13 @@ export interface DiffLayerResult {
 export interface Differ {
   /**
    * Unpacks a layer. Errors: `unknown` for a media type that is no layer, `invalid-argument` for corrupt, truncated
-   * or malicious archives, `resource-exhausted` for a full disk; the message names the entry.
+   * or malicious archives, `resource-exhausted` for a full disk or a layer beyond the limits; the message names the
+   * entry.
    */
-  apply(data: Omit<ApplyLayerData, 'tempDirectory'>, signal?: AbortSignal): Promise<ApplyLayerResult>;
+  apply(
+    data: Omit<ApplyLayerData, 'tempDirectory' | 'processors' | 'limits'>,
+    signal?: AbortSignal,
+  ): Promise<ApplyLayerResult>;
   /** Writes what differs as a layer. Errors: `unimplemented` for another media type. */
   diff(data: Omit<DiffLayerData, 'tempDirectory'>, signal?: AbortSignal): Promise<DiffLayerResult>;
 }

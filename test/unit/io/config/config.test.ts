@@ -97,3 +97,44 @@ test('what is printed reads back as the same configuration', () => {
   const config = load('[plugins."p.x"]\na = [1, 2]');
   assert.deepEqual(configFrom(parse(stringify(toToml(config))) as Record<string, unknown>, {}), config);
 });
+
+test('stream processors are read in order; without the section there are those for encrypted layers', () => {
+  const text = `
+    [stream_processors."io.example.first"]
+    accepts = ["application/x+enc"]
+    returns = "application/x"
+    path = "/bin/dec"
+    args = ["-d"]
+    env = ["KEY=a=b"]
+    colour = "red"
+    [stream_processors.second]
+    accepts = ["application/y"]
+    returns = "application/x"
+    path = "dec"
+  `;
+  const config = load(text);
+  assert.deepEqual(config.streamProcessors, [
+    {
+      id: 'io.example.first',
+      accepts: ['application/x+enc'],
+      returns: 'application/x',
+      path: '/bin/dec',
+      args: ['-d'],
+      env: ['KEY=a=b'],
+    },
+    { id: 'second', accepts: ['application/y'], returns: 'application/x', path: 'dec', args: [], env: [] },
+  ]);
+  assert.deepEqual(config.unknownKeys, ['stream_processors.io.example.first.colour']);
+  assert.deepEqual(
+    configFrom(toToml(config) as never, {}).streamProcessors,
+    config.streamProcessors,
+    'what is shown can be read back',
+  );
+  assert.deepEqual(
+    load('').streamProcessors.map(({ path }) => path),
+    ['ctd-decoder', 'ctd-decoder'],
+  );
+  for (const bad of ['path = "x"', 'accepts = ["a"]\nreturns = "b"', 'accepts = "a"']) {
+    assert.throws(() => load(`[stream_processors.p]\n${bad}`), { code: 'invalid-argument' });
+  }
+});

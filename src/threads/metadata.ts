@@ -2,6 +2,7 @@
 import { type EventsProtocol, eventsPath } from '../actors/events/protocol.ts';
 import { type Committed, type GcProtocol, gcPath } from '../actors/gc/protocol.ts';
 import { metadataActor } from '../actors/metadata/actor.ts';
+import type { EventLogLimits } from '../actors/metadata/event-log.ts';
 import { metadataPath } from '../actors/metadata/protocol.ts';
 import { tables } from '../actors/metadata/schema.ts';
 import { systemClock } from '../api/model/time.ts';
@@ -14,6 +15,7 @@ export interface MetadataThreadData {
   /** Directory of the LMDB environment. */
   storePath: string;
   logLevel: LogLevel;
+  eventLog: EventLogLimits;
 }
 
 export async function start({ data, system, supervisor }: ThreadContext<MetadataThreadData>): Promise<void> {
@@ -32,6 +34,7 @@ export async function start({ data, system, supervisor }: ThreadContext<Metadata
         },
       }),
     clock: systemClock(),
+    eventLog: data.eventLog,
     publish: (envelopes: Uint8Array[]) => events.cast('publish', { envelopes }),
     onCommit: (committed: Committed) => gc.cast('committed', committed),
     logError: (message: string, error: unknown) => log.error(message, { error }),

@@ -1,6 +1,5 @@
 // Hands every published event to every subscriber that wants it. No publisher waits: each subscriber has a bounded
-// queue of its own, and one that falls behind is cut off. All events pass `publish`, in order, so this is also where
-// a durable log will hook in.
+// queue of its own, and one that falls behind is cut off. Events arrive here when their rows in the log are durable.
 import { fail } from '../../api/model/errors.ts';
 import type { FieldLookup, Filter } from '../../api/model/filter.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
@@ -68,7 +67,7 @@ class Subscription implements EventSubscription {
     ) {
       this.#lag = fail(
         'resource-exhausted',
-        `event subscriber is too slow: it lags ${length} events (${this.#queuedBytes} bytes) behind`,
+        `event subscriber is too slow: it lags ${length} events (${this.#queuedBytes} bytes) behind; subscribe again after the last event that arrived`,
       );
       this.end();
       return;
@@ -165,6 +164,15 @@ export function createEventExchange(options: ExchangeOptions = {}): EventExchang
       return subscriptions.size;
     },
   };
+}
+
+/** An event as subscribers see it; `bytes` is its encoded envelope. */
+export function publishedEvent(bytes: Uint8Array): PublishedEvent {
+  return new Published(bytes);
+}
+
+export function matchesEvent(filter: Filter, event: PublishedEvent): boolean {
+  return wants(filter, lookupOf(event));
 }
 
 function deliver(event: PublishedEvent, subscriptions: Iterable<Subscription>): void {

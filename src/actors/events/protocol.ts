@@ -31,6 +31,11 @@ export interface SubscribeOptions {
   readonly queueBytesMax?: number;
 }
 
+export interface ReplayOptions extends SubscribeOptions {
+  /** The number of the last event that the subscriber has seen; 0: from the first one ever. */
+  readonly after: number;
+}
+
 export interface EventExchange {
   /** Never waits and never throws: a subscriber that cannot keep up is the one that suffers. */
   publish(envelopes: readonly Uint8Array[]): void;

@@ -8,6 +8,8 @@ import { isExpected } from '../../supervisor/failure.ts';
 import type { BatchedCall, Timer } from '../../supervisor/types.ts';
 import { containerOps } from './containers.ts';
 import { contentOps } from './content.ts';
+import { EventLog, type EventLogLimits } from './event-log.ts';
+import { eventOps } from './events.ts';
 import { Gathering } from './gather.ts';
 import { Collection } from './gc/collection.ts';
 import { collectionOps } from './gc/ops.ts';
@@ -31,6 +33,7 @@ const operations: ReadonlyMap<string, Operation> = new Map(
     ...contentOps,
     ...snapshotOps,
     ...sandboxOps,
+    ...eventOps,
     ...collectionOps,
   } satisfies Record<keyof MetadataProtocol, Operation>),
 );
@@ -38,6 +41,7 @@ const operations: ReadonlyMap<string, Operation> = new Map(
 export interface MetadataArgs {
   openStore: () => Store<Table>;
   clock: Clock;
+  eventLog?: EventLogLimits;
   /** Called after each commit with the encoded envelopes of its events, in order, before any reply goes out. */
   publish: (envelopes: Uint8Array[]) => void;
   logError: (message: string, error: unknown) => void;
@@ -45,7 +49,8 @@ export interface MetadataArgs {
   onCommit?: (committed: { mutations: number; deletions: number; contentDirty: boolean }) => void;
 }
 
-interface State extends MetadataArgs {
+interface State extends Omit<MetadataArgs, 'eventLog'> {
+  eventLog: EventLog;
   store: Store<Table>;
   collection: Collection;
   gathering: Gathering;
@@ -78,7 +83,16 @@ export const metadataActor = defineActor<MetadataProtocol, Signal, State, Metada
     const store = args.openStore();
     migrate(store);
     const gathering = new Gathering();
-    return { ...args, store, collection: new Collection(), gathering, waiting: [], timer: undefined };
+    const eventLog = new EventLog(args.eventLog);
+    return {
+      ...args,
+      eventLog,
+      store,
+      collection: new Collection(),
+      gathering,
+      waiting: [],
+      timer: undefined,
+    };
   },
   // Calls come in batches only.
   handleCall: {} as never,
@@ -116,7 +130,7 @@ function commit(state: State, calls: readonly BatchedCall<MetadataProtocol>[]): 
   const events: Uint8Array[] = [];
   try {
     state.store.write((under) => {
-      const txn = new OperationTxn(under, state.clock, state.collection);
+      const txn = new OperationTxn(under, state.clock, state.collection, state.eventLog);
       for (const { op, request } of calls) {
         const operation = operations.get(op);
         try {
@@ -135,6 +149,7 @@ function commit(state: State, calls: readonly BatchedCall<MetadataProtocol>[]): 
       }
     });
   } catch (error) {
+    state.eventLog.reset();
     state.logError(`a metadata transaction of ${calls.length} requests failed: ${messageOf(error)}`, error);
     for (const { call } of calls) call.fail(error);
     return;
@@ -148,7 +163,7 @@ function commit(state: State, calls: readonly BatchedCall<MetadataProtocol>[]): 
   });
 }
 
-/** The collector's own operations do not call for another collection. */
+/** The collector's own operations do not call for another collection, and events leave nothing to collect. */
 function countMutations(
   state: State,
   calls: readonly BatchedCall<MetadataProtocol>[],
@@ -158,7 +173,7 @@ function countMutations(
   let deleted = 0;
   let contentDirty = false;
   calls.forEach(({ op }, index) => {
-    if (!outcomes[index]?.ok || op.startsWith('gc.')) return;
+    if (!outcomes[index]?.ok || op.startsWith('gc.') || op.startsWith('events.')) return;
     mutations++;
     if (deletions.has(op)) deleted++;
     if (op === 'content.delete' || op === 'content.abort' || op === 'namespaces.delete') contentDirty = true;

@@ -1,4 +1,6 @@
 // Whether the records of a store agree with each other and with the bytes on disk: what troupe-check asks.
+
+import { sequenceOf } from '../../api/model/envelope.ts';
 import { messageOf } from '../../api/model/errors.ts';
 import { type Digest, parseDigest } from '../../api/model/ids.ts';
 import { Container } from '../../api/proto/gen/services/containers/v1/containers.ts';
@@ -8,6 +10,7 @@ import { Lease } from '../../api/proto/gen/services/leases/v1/leases.ts';
 import { Namespace } from '../../api/proto/gen/services/namespaces/v1/namespace.ts';
 import { Sandbox } from '../../api/proto/gen/types/sandbox.ts';
 import { checkSnapshots } from './check-snapshots.ts';
+import { eventOfKey } from './event-log.ts';
 import { decodeIngest } from './ingest-record.ts';
 import { keyOf, type MetadataReadTxn, partsOf, schemaVersion, type Table } from './schema.ts';
 
@@ -134,5 +137,18 @@ export function checkStore(txn: MetadataReadTxn, bytes: CheckedBytes): Problem[]
     if (!ingests.has(id)) report('leftover', `ingest ${id}`, 'no record names it');
   }
   checkSnapshots(txn, bytes, expectNamespace, report);
+  checkEvents(txn, report);
   return problems;
+}
+
+/** The numbers of logged events have no gaps, and each event knows its own. */
+function checkEvents(txn: MetadataReadTxn, report: Report): void {
+  let last: number | undefined;
+  for (const { key, value } of txn.range('events', {})) {
+    const sequence = eventOfKey(key);
+    const subject = `events ${sequence}`;
+    if (last !== undefined && sequence !== last + 1) report('error', subject, `follows event ${last}`);
+    if (sequenceOf(value) !== sequence) report('error', subject, `calls itself ${sequenceOf(value)}`);
+    last = sequence;
+  }
 }

@@ -1,6 +1,7 @@
 // The face of the metadata actor: every operation that writes, and how everybody reads.
 import type { ContainersProtocol, ContainersReads } from './containers.ts';
 import type { ContentProtocol, ContentReads } from './content.ts';
+import type { EventsLogProtocol, EventsReads } from './events.ts';
 import type { CollectionProtocol } from './gc/ops.ts';
 import type { ImagesProtocol, ImagesReads } from './images.ts';
 import type { LeasesProtocol, LeasesReads } from './leases.ts';
@@ -19,6 +20,7 @@ export interface MetadataProtocol
     ContentProtocol,
     SnapshotsProtocol,
     SandboxesProtocol,
+    EventsLogProtocol,
     CollectionProtocol {}
 
 /** Synchronous look-ups in the newest committed state, on any thread; they wait for nobody. */
@@ -29,4 +31,5 @@ export interface MetadataReader
     LeasesReads,
     ContentReads,
     SnapshotsReads,
-    SandboxesReads {}
+    SandboxesReads,
+    EventsReads {}

@@ -1,6 +1,7 @@
 // How any thread reads the metadata store: look-ups over a read transaction of its own.
 import { containersReads } from './containers.ts';
 import { contentReads } from './content.ts';
+import { eventsReads } from './events.ts';
 import { imagesReads } from './images.ts';
 import { leasesReads } from './leases.ts';
 import { namespacesReads } from './namespaces.ts';
@@ -18,5 +19,6 @@ export function metadataReader(store: MetadataStoreReader): MetadataReader {
     ...contentReads(store),
     ...snapshotsReads(store),
     ...sandboxesReads(store),
+    ...eventsReads(store),
   };
 }

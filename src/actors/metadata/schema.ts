@@ -15,6 +15,7 @@ export const tables = [
   'snapshots',
   'snapshot_children',
   'sandboxes',
+  'events',
 ] as const;
 
 export type Table = (typeof tables)[number];

@@ -1,11 +1,10 @@
 // One operation's view of the store: its writes wait in a buffer, so that a refused operation leaves nothing in
 // the transaction that it shares with others.
 
+import { encodeEvent } from '../../api/model/envelope.ts';
 import type { Entry, RangeOptions, StoreTxn } from '../../api/model/ports/store.ts';
 import type { Clock } from '../../api/model/time.ts';
-import { timestampOfNs } from '../../api/model/time.ts';
-import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
-import { Envelope } from '../../api/proto/gen/types/event.ts';
+import type { EventLog } from './event-log.ts';
 import type { Collection } from './gc/collection.ts';
 import type { Table } from './schema.ts';
 
@@ -18,8 +17,12 @@ export interface WriteTxn {
   delete(table: Table, key: Uint8Array): void;
   /** The time of this operation; never the same twice. */
   nowNs(): bigint;
-  /** Publishes an event when the transaction is durable. `value` is the encoded message, `typeUrl` its bare name. */
+  /** Logs an event, and publishes it when the transaction is durable. `value` is the encoded message, `typeUrl` its bare name. */
   emit(namespace: string, topic: string, typeUrl: string, value: Uint8Array): void;
+  /** Logs and publishes an envelope that has room for its number. */
+  emitEncoded(envelope: Uint8Array): void;
+  /** Whether a forwarded event with this identity was logged not long ago. */
+  isRepeat(identity: string | undefined): boolean;
   /** The collection that runs, for the collector's operations. */
   readonly collection: Collection;
 }
@@ -36,12 +39,15 @@ export class OperationTxn implements WriteTxn {
   readonly #writes = new Map<string, Write>();
   #events: Uint8Array[] = [];
 
+  readonly #log: EventLog;
+
   readonly collection: Collection;
 
-  constructor(under: StoreTxn<Table>, clock: Clock, collection: Collection) {
+  constructor(under: StoreTxn<Table>, clock: Clock, collection: Collection, log: EventLog) {
     this.#under = under;
     this.#clock = clock;
     this.collection = collection;
+    this.#log = log;
   }
 
   get(table: Table, key: Uint8Array): Uint8Array | undefined {
@@ -81,14 +87,15 @@ export class OperationTxn implements WriteTxn {
   }
 
   emit(namespace: string, topic: string, typeUrl: string, value: Uint8Array): void {
-    this.#events.push(
-      Envelope.encode({
-        timestamp: timestampOfNs(this.#clock.nowNs()),
-        namespace,
-        topic,
-        event: Any.create({ typeUrl, value }),
-      }).finish(),
-    );
+    this.#events.push(encodeEvent({ timeNs: this.#clock.nowNs(), namespace, topic, typeUrl, value }));
+  }
+
+  emitEncoded(envelope: Uint8Array): void {
+    this.#events.push(envelope);
+  }
+
+  isRepeat(identity: string | undefined): boolean {
+    return identity !== undefined && this.#log.isRepeat(this.#under, identity);
   }
 
   /** Hands the buffered writes to the shared transaction; returns the events to publish after its commit. */
@@ -103,6 +110,7 @@ export class OperationTxn implements WriteTxn {
     this.#writes.clear();
     const events = this.#events;
     this.#events = [];
+    for (const event of events) this.#log.append(this.#under, event);
     return events;
   }
 

@@ -1,22 +1,30 @@
 // troupe events: prints what happens in the daemon, a line per event.
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { formatRfc3339 } from '../model/time.ts';
 import type { Run } from './context.ts';
 import { messageJson, printable } from './format.ts';
+
+function sequence(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && Number.isSafeInteger(value)) return value;
+  throw new InvalidArgumentError('It must be a whole number.');
+}
 
 export function addEventsCommand(program: Command, run: Run): void {
   program
     .command('events')
     .description('print events as they happen, until interrupted')
+    .option('--after <number>', 'first what came after this event; prints the number of each', sequence)
     .argument('[filter...]', 'such as topic~="^/tasks/"; several are alternatives')
-    .action((filters: string[]) =>
+    .action((filters: string[], { after }: { after?: number }) =>
       run(async ({ client, signal, print }) => {
         try {
-          for await (const event of client.events.subscribe(filters, { signal })) {
+          for await (const event of client.events.subscribe(filters, { signal, after })) {
             const text =
               event.message === undefined ? (event.event?.typeUrl ?? '') : messageJson(event.message);
             const where = `${printable(event.namespace)} ${printable(event.topic)}`;
-            print(`${formatRfc3339(event.timestamp)} ${where} ${printable(text)}`);
+            const number = after === undefined ? '' : `${event.sequence} `;
+            print(`${number}${formatRfc3339(event.timestamp)} ${where} ${printable(text)}`);
           }
         } catch (error) {
           if (!signal.aborted) throw error;

@@ -1,5 +1,5 @@
 // The event stream, with the events that containerd defines decoded.
-
+import { eventsAfterHeader, sequenceOfEnvelope } from '../model/envelope.ts';
 import { goZeroTime } from '../model/time.ts';
 import * as container from '../proto/gen/events/container.ts';
 import * as content from '../proto/gen/events/content.ts';
@@ -14,6 +14,8 @@ import type { Services } from './connection.ts';
 import type { CallOptions } from './stub.ts';
 
 export interface Event {
+  /** Its number in the daemon's log, to go on from; 0 when the daemon keeps none, as containerd. */
+  sequence: number;
   timestamp: Timestamp;
   namespace: string;
   topic: string;
@@ -23,9 +25,17 @@ export interface Event {
   message: Record<string, unknown> | undefined;
 }
 
+export interface SubscribeOptions extends CallOptions {
+  /**
+   * Number of the last event seen: those that came later come first, then live ones, without a gap. 0 begins with the
+   * first ever. `out-of-range` when some are gone. A daemon that keeps no log begins with live events.
+   */
+  after?: number | undefined;
+}
+
 export interface Events {
   /** Events of all namespaces from now on; filters are alternatives, such as `topic~="^/tasks/"`. */
-  subscribe(filters?: readonly string[], options?: CallOptions): AsyncIterableIterator<Event>;
+  subscribe(filters?: readonly string[], options?: SubscribeOptions): AsyncIterableIterator<Event>;
   publish(topic: string, event: Any, options?: CallOptions): Promise<void>;
 }
 
@@ -37,12 +47,16 @@ interface MessageType {
 export function eventsClient(services: Services): Events {
   const types = eventTypes();
   return {
-    subscribe(filters = [], options) {
-      const envelopes = services.events.subscribe({ filters: [...filters] }, options);
+    subscribe(filters = [], { after, ...options } = {}) {
+      const headers =
+        after === undefined ? options.headers : { ...options.headers, [eventsAfterHeader]: String(after) };
+      const envelopes = services.events.subscribe({ filters: [...filters] }, { ...options, headers });
       return (async function* () {
-        for await (const { timestamp, namespace, topic, event } of envelopes) {
+        for await (const envelope of envelopes) {
+          const { timestamp, namespace, topic, event } = envelope;
           const type = event === undefined ? undefined : types.get(event.typeUrl);
           yield {
+            sequence: sequenceOfEnvelope(envelope),
             timestamp: timestamp ?? goZeroTime,
             ...{ namespace, topic, event },
             message: type === undefined || event === undefined ? undefined : decode(type, event.value),

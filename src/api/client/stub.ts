@@ -32,6 +32,8 @@ export interface CallOptions {
   deadlineMs?: number | undefined;
   /** Id of the lease that keeps what the call makes. */
   lease?: string | undefined;
+  /** Further request headers. */
+  headers?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface BidiCall<Request, Response> {
@@ -96,6 +98,7 @@ function metadataOf(channel: Channel, options: CallOptions): grpc.Metadata {
   const metadata = new grpc.Metadata();
   if (channel.namespace !== '') metadata.set('containerd-namespace', channel.namespace);
   if (options.lease !== undefined) metadata.set('containerd-lease', options.lease);
+  for (const [name, value] of Object.entries(options.headers ?? {})) metadata.set(name, value);
   return metadata;
 }
 

@@ -1,41 +1,60 @@
 // The Events service: clients publish, forward and subscribe. Subscribers see the events of all namespaces.
-import type { EventExchange } from '../../actors/events/protocol.ts';
+import type {
+  EventExchange,
+  EventSubscription,
+  PublishedEvent,
+  ReplayOptions,
+} from '../../actors/events/protocol.ts';
+import type { MetadataProtocol } from '../../actors/metadata/protocol.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
+import { eventsAfterHeader, parseSequence } from '../model/envelope.ts';
 import { fail, messageOf } from '../model/errors.ts';
 import { compileFilters, type Filter } from '../model/filter.ts';
-import { type Clock, timestampOfNs } from '../model/time.ts';
 import { checkEnvelope, checkTopic } from '../model/topic.ts';
 import { EventsDefinition } from '../proto/gen/services/events/v1/events.ts';
 import { Envelope } from '../proto/gen/types/event.ts';
 import { type BoundService, bindService, Encoded } from './bind.ts';
+import type { CallContext } from './context.ts';
 
 export interface EventsDeps {
   readonly exchange: EventExchange;
-  readonly clock: Clock;
+  readonly metadata: ActorRef<Pick<MetadataProtocol, 'events.publish' | 'events.forward'>>;
+  /** A subscription that begins after an event of the log. */
+  readonly replay: (options: ReplayOptions) => AsyncIterable<PublishedEvent>;
 }
 
-export function eventsService({ exchange, clock }: EventsDeps): BoundService {
+export function eventsService({ exchange, metadata, replay }: EventsDeps): BoundService {
+  function subscription(
+    filters: readonly string[],
+    { signal, metadata: headers }: CallContext,
+  ): EventSubscription | AsyncIterable<PublishedEvent> {
+    const filter = eventFilter(filters);
+    const [after] = headers.get(eventsAfterHeader);
+    if (after === undefined) return exchange.subscribe({ filter, signal });
+    return replay({ filter, signal, after: parseSequence(after) });
+  }
+
   return bindService(
     EventsDefinition,
     {
-      publish({ topic, event }, { namespace }) {
+      async publish({ topic, event }, { namespace }) {
         checkTopic(topic);
         if (event === undefined) throw fail('invalid-argument', `topic ${topic}: the request has no event`);
-        const timestamp = timestampOfNs(clock.nowNs());
-        exchange.publish([Envelope.encode({ timestamp, namespace, topic, event }).finish()]);
+        const { typeUrl } = event;
+        const value = Uint8Array.from(event.value);
+        await metadata.call('events.publish', { namespace, topic, typeUrl, value });
         return {};
       },
 
-      forward({ envelope }) {
+      async forward({ envelope }) {
         checkEnvelope(envelope);
         envelope.timestamp ??= { seconds: 0n, nanos: 0 };
-        exchange.publish([Envelope.encode(envelope).finish()]);
+        await metadata.call('events.forward', { envelopes: [Envelope.encode(envelope).finish()] });
         return {};
       },
 
-      async *subscribe({ filters }, { signal }) {
-        for await (const { bytes } of exchange.subscribe({ filter: eventFilter(filters), signal })) {
-          yield new Encoded(bytes);
-        }
+      async *subscribe({ filters }, context) {
+        for await (const { bytes } of subscription(filters, context)) yield new Encoded(bytes);
       },
     },
     {

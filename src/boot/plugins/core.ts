@@ -4,6 +4,7 @@ import { type SharingPolicy, startContentStore } from '../../actors/content/stor
 import { eventsActor } from '../../actors/events/actor.ts';
 import { createEventExchange } from '../../actors/events/exchange.ts';
 import { eventsPath } from '../../actors/events/protocol.ts';
+import { type EventLogLimits, eventLogLimitsDefault } from '../../actors/metadata/event-log.ts';
 import { type MetadataProtocol, type MetadataReader, metadataPath } from '../../actors/metadata/protocol.ts';
 import { metadataReader } from '../../actors/metadata/reader.ts';
 import { type MetadataStoreReader, tables } from '../../actors/metadata/schema.ts';
@@ -85,6 +86,17 @@ function sharingPolicy(daemon: Daemon): SharingPolicy {
   return policy;
 }
 
+function eventLogLimits(daemon: Daemon): EventLogLimits {
+  const settings = settingsOf(daemon.config, pluginType.event, 'exchange');
+  const limit = (key: string, preset: number): number => {
+    const value = settings[key] ?? preset;
+    if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value;
+    throw fail('invalid-argument', `config: ${key} of the event exchange must be above 0, not ${value}`);
+  };
+  const { eventsMax, bytesMax } = eventLogLimitsDefault;
+  return { eventsMax: limit('log_events_max', eventsMax), bytesMax: limit('log_bytes_max', bytesMax) };
+}
+
 /** Clients and configurations know the metadata store by the name of containerd's database. */
 export function metadataPlugin(daemon: Daemon): Registration {
   const { config, root, system, directories, log, clock } = daemon;
@@ -100,7 +112,11 @@ export function metadataPlugin(daemon: Daemon): Registration {
       const thread = {
         name: 'metadata',
         module: moduleUrl(import.meta.url, '../../threads/metadata'),
-        data: { storePath: directories.metadata, logLevel: config.logLevel },
+        data: {
+          storePath: directories.metadata,
+          logLevel: config.logLevel,
+          eventLog: eventLogLimits(daemon),
+        },
         routes: [metadataPath],
       };
       await root.startChild(threadChild(system, thread, threadShutdownMs));

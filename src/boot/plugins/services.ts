@@ -1,6 +1,7 @@
 // The gRPC services, each a plugin by the id that containerd's clients list.
 import { join } from 'node:path';
 import type { EventExchange } from '../../actors/events/protocol.ts';
+import { replayEvents } from '../../actors/events/replay.ts';
 import type { GcProtocol } from '../../actors/gc/protocol.ts';
 import type { BoundService } from '../../api/grpc/bind.ts';
 import { containersService } from '../../api/grpc/containers.ts';
@@ -63,9 +64,15 @@ export function servicePlugins(daemon: Daemon): Registration[] {
         log: daemon.log,
       }),
     ),
-    serve('events', [event], (context) =>
-      eventsService({ exchange: context.get<EventExchange>(event), clock }),
-    ),
+    serve('events', [event, metadata], (context) => {
+      const exchange = context.get<EventExchange>(event);
+      const { reader, metadata: writer } = records(context);
+      return eventsService({
+        exchange,
+        metadata: writer,
+        replay: (options) => replayEvents(exchange, reader, options),
+      });
+    }),
     serve('healthcheck', [], () => healthService()),
     serve('images', [metadata, gc], (context) =>
       imagesService({ ...records(context), collect: collector(context) }),

@@ -27,6 +27,8 @@ import { type Daemon, pluginType, type Registration, settingsOf } from './types.
 /** `bin/trouped`, which shims may run to publish events. */
 const publishBinary = fileURLToPath(new URL('../../../bin/trouped', import.meta.url));
 
+type Publish = (envelopes: readonly Uint8Array[]) => Promise<void>;
+
 export interface TaskRuntime extends AsyncDisposable {
   readonly tasks: TaskDirectory;
   /** What a runtime says of itself. */
@@ -46,12 +48,24 @@ export function taskPlugin(daemon: Daemon): Registration {
     initDeadlineMs: 600_000,
     async init(context): Promise<TaskRuntime> {
       const exchange = context.get<EventExchange>(pluginType.event);
-      const { reader } = context.get<Metadata>(pluginType.metadata);
+      const { reader, metadata } = context.get<Metadata>(pluginType.metadata);
+      const forward = async (envelopes: readonly Uint8Array[]) => {
+        await metadata.call('events.forward', { envelopes });
+      };
       const runtime = shimRuntime(daemon);
-      const tasks = taskDirectory(daemon, runtime, exchange);
+      const tasks = taskDirectory(daemon, runtime, async (envelopes) => {
+        try {
+          await forward(envelopes);
+        } catch (error) {
+          daemon.log.error('events of tasks could not be logged: only those hear of them who listen', {
+            error,
+          });
+          exchange.publish(envelopes);
+        }
+      });
       await root.startChild(tasks.child());
       // Shims report as soon as they can; clients come in when it is known what still runs.
-      const ttrpc = await startTtrpc(daemon, exchange);
+      const ttrpc = await startTtrpc(daemon, forward);
       await tasks.recover(({ namespace, id }) => {
         const record = reader.container(namespace, id);
         return record === undefined ? undefined : Container.decode(record).runtime?.name;
@@ -105,7 +119,7 @@ function shimRuntime({ config, version, log, sys }: Daemon): ShimRuntime {
 function taskDirectory(
   { log, system, clock }: Daemon,
   runtime: ShimRuntime,
-  exchange: EventExchange,
+  publish: Publish,
 ): TaskDirectory {
   return new TaskDirectory(system, {
     runtime,
@@ -113,17 +127,17 @@ function taskDirectory(
     log,
     timeouts: shimTimeoutsDefault,
     taskTimeouts: taskTimeoutsDefault,
-    publish: async (envelopes) => exchange.publish(envelopes),
+    publish,
     nowNs: () => clock.nowNs(),
     recoverConcurrency: availableParallelism(),
   });
 }
 
 /** Listens for the events of shims. */
-async function startTtrpc({ config, log }: Daemon, exchange: EventExchange): Promise<TtrpcServer> {
+async function startTtrpc({ config, log }: Daemon, publish: Publish): Promise<TtrpcServer> {
   const { address, uid, gid } = config.ttrpc;
   const server = new TtrpcServer({
-    services: [ttrpcEventsService({ publish: async (envelopes) => exchange.publish(envelopes) })],
+    services: [ttrpcEventsService({ publish })],
     peerCredentials: openPeerCredentials(),
     onError: (error) => log.warn('ttrpc connection', { error }),
   });

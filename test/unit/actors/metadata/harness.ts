@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { metadataActor } from '../../../../src/actors/metadata/actor.ts';
+import { type MetadataArgs, metadataActor } from '../../../../src/actors/metadata/actor.ts';
 import {
   type MetadataProtocol,
   type MetadataReader,
@@ -28,7 +28,7 @@ export interface MetadataHarness extends AsyncDisposable {
   reopen(): Promise<void>;
 }
 
-export async function startMetadata(): Promise<MetadataHarness> {
+export async function startMetadata(args: Pick<MetadataArgs, 'eventLog'> = {}): Promise<MetadataHarness> {
   const dir = mkdtempSync(join(tmpdir(), 'troupe-metadata-'));
   const options = { path: dir, tables, mapSizeBytes: 256 * 1024 * 1024 };
   const system = new ActorSystem({ name: 'test' });
@@ -37,6 +37,7 @@ export async function startMetadata(): Promise<MetadataHarness> {
   const start = () =>
     system.spawn(metadataPath, metadataActor, {
       openStore: () => openStore(options),
+      ...args,
       clock: systemClock(),
       publish: (envelopes) => void events.push(...envelopes.map((bytes) => Envelope.decode(bytes))),
       logError: (message) => void errors.push(message),

@@ -5,10 +5,11 @@ import { test } from 'node:test';
 import type * as grpc from '@grpc/grpc-js';
 import { status } from '@grpc/grpc-js';
 import { createEventExchange } from '../../../../src/actors/events/exchange.ts';
-import { eventsService } from '../../../../src/api/grpc/events.ts';
+import { type EventsDeps, eventsService } from '../../../../src/api/grpc/events.ts';
 import { healthService } from '../../../../src/api/grpc/health.ts';
 import { introspectionService } from '../../../../src/api/grpc/introspection.ts';
 import { versionService } from '../../../../src/api/grpc/version.ts';
+import { encodeEvent, type NewEvent } from '../../../../src/api/model/envelope.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
 import { Any } from '../../../../src/api/proto/gen/google/protobuf/any.ts';
 import {
@@ -34,7 +35,19 @@ const event = Any.create({ typeUrl: 'containerd.events.TaskOOM', value: Buffer.f
 
 function events() {
   const exchange = createEventExchange();
-  return { exchange, service: eventsService({ exchange, clock: { nowNs: () => 5_000_000_007n } }) };
+  // What the metadata actor does once an event is durable.
+  const metadata = {
+    async call(op: string, request: never) {
+      const { envelopes, ...rest } = request as { envelopes?: Uint8Array[] } & Omit<NewEvent, 'timeNs'>;
+      exchange.publish(
+        op === 'events.forward' ? envelopes! : [encodeEvent({ ...rest, timeNs: 5_000_000_007n })],
+      );
+    },
+  } as unknown as EventsDeps['metadata'];
+  const replay: EventsDeps['replay'] = ({ after }) => {
+    throw fail('out-of-range', `nothing after ${after}`);
+  };
+  return { exchange, service: eventsService({ exchange, metadata, replay }) };
 }
 
 /** Subscribes and waits until the server knows, which a stream without events does not tell. */

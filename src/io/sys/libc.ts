@@ -2,7 +2,14 @@
 import koffi, { type LibraryHandle } from 'koffi';
 
 /** System calls without a libc wrapper everywhere; numbers from 424 on are the same on all architectures. */
-export const systemCall = { pidfdSendSignal: 424, pidfdOpen: 434, openat2: 437 } as const;
+export const systemCall = {
+  pidfdSendSignal: 424,
+  openTree: 428,
+  moveMount: 429,
+  pidfdOpen: 434,
+  openat2: 437,
+  mountSetattr: 442,
+} as const;
 
 const libraryNames = ['libc.so.6', 'libc.musl-x86_64.so.1', 'libc.musl-aarch64.so.1'];
 
@@ -27,6 +34,11 @@ export interface Libc {
   errno(): number;
   mount: Call<[CString, CString, CString, number, CString]>;
   umount2: Call<[CString, number]>;
+  openTree: Call<[number, number, CString, number]>;
+  moveMount: Call<[number, number, CString, number, CString, number]>;
+  mountSetattr: Call<[number, number, CString, number, Uint8Array, number]>;
+  ioctlPointer: Call<[number, number, Uint8Array]>;
+  ioctlNumber: Call<[number, number, number]>;
   openat: Call<[number, CString, number, number]>;
   openat2: Call<[number, number, CString, Uint8Array, number]>;
   close: Call<[number]>;
@@ -73,6 +85,11 @@ export function openLibc(): Libc {
     errno: () => koffi.errno(),
     mount: bind('int mount(const char*, const char*, const char*, ulong, const char*)'),
     umount2: bind('int umount2(const char*, int)'),
+    openTree: bind('int64 syscall(int64, int, const char*, uint)'),
+    moveMount: bind('int64 syscall(int64, int, const char*, int, const char*, uint)'),
+    mountSetattr: bind('int64 syscall(int64, int, const char*, uint, const void*, size_t)'),
+    ioctlPointer: bind('int ioctl(int, ulong, void*)'),
+    ioctlNumber: bind('int ioctl(int, ulong, ulong)'),
     openat: bind('int openat(int, const char*, int, uint)'),
     openat2: bind('int64 syscall(int64, int, const char*, const void*, size_t)'),
     close: bind('int close(int)'),

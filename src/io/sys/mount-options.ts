@@ -52,14 +52,16 @@ export interface ParsedOptions {
   propagation: number[];
   /** What the file system itself is to read, comma-joined. */
   data: string;
+  /** The source is a file that needs a loop device. */
+  loop: boolean;
+  directIo: boolean;
+  /** Both maps, or none: a map of one kind only has no effect. */
+  idMap: { readonly uids: string; readonly gids: string } | undefined;
 }
 
 export const mountOptionsMax = 1024;
 
-/**
- * Throws `invalid-argument` for options that a mount manager should have consumed, `unimplemented` for those that
- * need a loop device or an ID-mapped mount.
- */
+/** Throws `invalid-argument` for options that a mount manager should have consumed. */
 export function parseMountOptions(options: readonly string[]): ParsedOptions {
   if (options.length > mountOptionsMax) {
     throw fail('invalid-argument', `mount has ${options.length} options, more than ${mountOptionsMax}`);
@@ -67,27 +69,28 @@ export function parseMountOptions(options: readonly string[]): ParsedOptions {
   let flags = 0;
   const propagation: number[] = [];
   const data: string[] = [];
-  let uidMap = false;
-  let gidMap = false;
+  let loop = false;
+  let directIo = false;
+  let uids: string | undefined;
+  let gids: string | undefined;
   for (const option of options) {
     const known = flagWords.get(option);
     const spread = propagationWords.get(option);
     if (known !== undefined) flags = (flags | (known.set ?? 0)) & ~(known.clear ?? 0);
     else if (spread !== undefined) propagation.push(spread);
-    else if (option === 'loop' || option.startsWith('loop=')) {
-      throw fail('unimplemented', `mount option "${option}": loop devices are not supported`);
-    } else if (option.startsWith('X-containerd.')) {
+    else if (option === 'loop') loop = true;
+    else if (option === 'direct-io') directIo = true;
+    else if (option.startsWith('X-containerd.')) {
       throw fail(
         'invalid-argument',
         `mount option "${option}" is left over: its mount manager step did not run`,
       );
-    } else if (option.startsWith('uidmap=')) uidMap = true;
-    else if (option.startsWith('gidmap=')) gidMap = true;
+    } else if (option.startsWith('uidmap=')) uids = option.slice('uidmap='.length);
+    else if (option.startsWith('gidmap=')) gids = option.slice('gidmap='.length);
     else if (option !== '') data.push(option);
   }
-  // A map of one kind only has no effect.
-  if (uidMap && gidMap) throw fail('unimplemented', 'mount options "uidmap" and "gidmap": not supported');
-  return { flags, propagation, data: data.join(',') };
+  const idMap = uids === undefined || gids === undefined ? undefined : { uids, gids };
+  return { flags, propagation, data: data.join(','), loop, directIo, idMap };
 }
 
 /** The value of the first `name=value` option, or undefined. */

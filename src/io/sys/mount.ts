@@ -4,7 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fail, messageOf, wrap } from '../../api/model/errors.ts';
 import { atFdCwd, errnoOf, mnt, ms, resolve, type Sys } from '../../api/model/ports/sys.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
-import { optionValue, parseMountOptions, splitCommonDirectory } from './mount-options.ts';
+import { isFuse, mountFuse } from './fuse.ts';
+import { bindMapped, type IdMap, withMappedLayers } from './idmap-mount.ts';
+import { withLoopDevice } from './loop.ts';
+import { optionValue, type ParsedOptions, parseMountOptions, splitCommonDirectory } from './mount-options.ts';
 import { mountsUnder } from './mountinfo.ts';
 
 /** mount(2) copies one page of data; room is left for what the kernel adds. */
@@ -37,22 +40,53 @@ export function mountAll(sys: Sys, mounts: readonly Mount[], target: string): vo
 }
 
 function mountOne(sys: Sys, mount: Mount, target: string): void {
-  if (mount.type.startsWith('fuse.') || mount.type.startsWith('fuse3.')) {
-    throw fail('unimplemented', `mount type "${mount.type}": mount helpers are not supported`);
-  }
   const parsed = parseMountOptions(mount.options);
   withTarget(sys, mount, target, (path) => {
-    withShortOptions(sys, mount, parsed.data, (data) => perform(sys, mount, path, parsed.flags, data));
+    if (isFuse(mount.type)) mountFuse(mount, path);
+    else if (parsed.loop) {
+      const { flags, data, directIo } = parsed;
+      const readOnly = (flags & ms.readOnly) !== 0;
+      withLoopDevice(sys, mount.source, { readOnly, directIo }, (device) =>
+        sys.mount(device, path, mount.type, flags, data),
+      );
+    } else if (parsed.idMap !== undefined && mount.type === 'overlay') {
+      mountMappedOverlay(sys, mount, path, parsed, parsed.idMap);
+    } else {
+      withShortOptions(sys, mount, parsed.data, (data) => perform(sys, mount, path, parsed, data));
+    }
     for (const propagation of parsed.propagation) sys.mount('none', path, '', propagation, '');
   });
 }
 
-function perform(sys: Sys, mount: Mount, path: string, flags: number, data: string): void {
+/** Layers below are seen through the map; the upper directory belongs to the mapped root already. */
+function mountMappedOverlay(
+  sys: Sys,
+  mount: Mount,
+  path: string,
+  { flags, data }: ParsedOptions,
+  idMap: IdMap,
+): void {
+  const lower = optionValue(mount.options, 'lowerdir') ?? '';
+  withMappedLayers(sys, lower.split(':'), idMap, (mapped) => {
+    const lowerdir = `lowerdir=${mapped.join(':')}`;
+    const options = mount.options.map((option) => (option === `lowerdir=${lower}` ? lowerdir : option));
+    withShortOptions(
+      sys,
+      { ...mount, options },
+      data.replace(`lowerdir=${lower}`, () => lowerdir),
+      (short) => sys.mount(mount.source, path, mount.type, flags, short),
+    );
+  });
+}
+
+function perform(sys: Sys, mount: Mount, path: string, { flags, idMap }: ParsedOptions, data: string): void {
   if ((flags & ms.bind) === 0 || (flags & ms.remount) !== 0) {
     sys.mount(mount.source, path, mount.type, flags, data);
     return;
   }
-  sys.mount(mount.source, path, '', flags & (ms.bind | ms.recursive), '');
+  const recursive = (flags & ms.recursive) !== 0;
+  if (idMap !== undefined) bindMapped(sys, mount.source, path, idMap, recursive);
+  else sys.mount(mount.source, path, '', flags & (ms.bind | ms.recursive), '');
   // The kernel ignores the other flags of a bind: they take a second call.
   const rest = flags & ~(ms.bind | ms.recursive | ms.silent);
   if (rest === 0) return;

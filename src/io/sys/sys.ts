@@ -1,13 +1,18 @@
 // `Sys` over libc: converts arguments and results, and turns a failed call into an error that names it.
 import { constants, readdirSync, readFileSync } from 'node:fs';
-import { at, type FileStat, type PathArg, type Sys } from '../../api/model/ports/sys.ts';
+import { at, atFdCwd, type FileStat, type PathArg, type Sys } from '../../api/model/ports/sys.ts';
 import { SysError, shown } from './errno.ts';
 import { type CString, type Libc, openLibc, systemCall } from './libc.ts';
 import { parseMountInfo } from './mountinfo.ts';
+import { openUserNamespace } from './user-namespace.ts';
 
 const closeOnExec = 0o2000000;
 const statxBasic = 0x7ff;
 const prSetChildSubreaper = 36;
+const openTreeClone = 1;
+const atRecursive = 0x8000;
+const moveFromDescriptor = 4;
+const mountAttrIdMap = 0x10_0000;
 const eintr = 4;
 const einval = 22;
 const enodata = 61;
@@ -96,6 +101,40 @@ export function createSys(libc: Libc = openLibc()): Sys {
       check(libc.umount2(cString(target, 'umount2'), flags), 'umount2', target);
     },
     mountInfo: () => parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8')),
+    cloneTree: (path, recursive) =>
+      check(
+        libc.openTree(
+          systemCall.openTree,
+          atFdCwd,
+          cString(path, 'open_tree'),
+          openTreeClone | closeOnExec | (recursive ? atRecursive : 0),
+        ),
+        'open_tree',
+        path,
+      ),
+    mapTree(treeFd, userNamespaceFd, recursive) {
+      // struct mount_attr: what to set, what to clear, propagation, user namespace; 64 bits each.
+      const attributes = Buffer.alloc(32);
+      attributes.writeUInt32LE(mountAttrIdMap, 0);
+      attributes.writeUInt32LE(userNamespaceFd, 24);
+      const flags = at.emptyPath | (recursive ? atRecursive : 0);
+      const result = libc.mountSetattr(systemCall.mountSetattr, treeFd, '', flags, attributes, 32);
+      check(result, 'mount_setattr', treeFd);
+    },
+    attachTree(treeFd, target) {
+      const path = cString(target, 'move_mount');
+      const result = libc.moveMount(systemCall.moveMount, treeFd, '', atFdCwd, path, moveFromDescriptor);
+      check(result, 'move_mount', target);
+    },
+    userNamespace: (uidMap, gidMap) => openUserNamespace(uidMap, gidMap),
+    ioctl(fd, request, argument) {
+      const result =
+        typeof argument === 'number'
+          ? libc.ioctlNumber(fd, request, argument)
+          : libc.ioctlPointer(fd, request, argument);
+      if (result < 0) throw failed('ioctl', `0x${request.toString(16)} on fd ${fd}`);
+      return result;
+    },
 
     openat: (dirFd, path, flags, mode) =>
       check(libc.openat(dirFd, cString(path, 'openat'), flags | closeOnExec, mode), 'openat', path),

@@ -116,6 +116,16 @@ export interface Sys {
   /** umount2(2), flags from `mnt`. */
   umount(target: string, flags: number): void;
   mountInfo(): MountInfo[];
+  /** open_tree(2), Linux 5.2: a detached copy of the mounts at `path` as a descriptor. */
+  cloneTree(path: string, recursive: boolean): number;
+  /** mount_setattr(2), Linux 5.12: owners in a detached tree are shown through the map of a user namespace. */
+  mapTree(treeFd: number, userNamespaceFd: number, recursive: boolean): void;
+  /** move_mount(2), Linux 5.2: mounts a detached tree. */
+  attachTree(treeFd: number, target: string): void;
+  /** A descriptor of a new user namespace with these maps (`container:host:length`, comma-separated). */
+  userNamespace(uidMap: string, gidMap: string): number;
+  /** ioctl(2) with a buffer, which the kernel may write to, or with a number. */
+  ioctl(fd: number, request: number, argument: Uint8Array | number): number;
 
   /** open(2) flags are those of `node:fs` constants; O_CLOEXEC is added. */
   openat(dirFd: number, path: PathArg, flags: number, mode: number): number;

@@ -121,7 +121,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
     if (args.record.launched) {
       state.phase = 'loading';
       context.start(
-        () => loadShim(args.deps, args.key, args.fallbackRuntime),
+        (stopping) => loadShim(args.deps, args.key, args.fallbackRuntime, stopping),
         (outcome) => ({ kind: 'loaded', outcome }),
       );
     }
@@ -232,7 +232,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
   /** The shim outlives the daemon: only this end of the connection is closed. */
   terminate(state) {
     state.live?.connection.close();
-    state.live?.logFifo.close();
+    state.live?.logFifo?.close();
   },
 });
 

@@ -1,19 +1,21 @@
 // How a shim comes to life, is found again, and is cleaned up: the steps, without the actor's state.
 import { codeOf, fail, wrap } from '../../api/model/errors.ts';
 import type { Log } from '../../api/model/ports/log.ts';
-import type { Bundle, DialShim, ShimConnection, ShimKey, ShimRuntime } from '../../api/model/ports/shim.ts';
-import {
-  ConnectRequest,
-  ConnectResponse,
-  type DeleteResponse,
-  ShutdownRequest,
-} from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import type {
+  Bundle,
+  DialShim,
+  ShimAddress,
+  ShimConnection,
+  ShimKey,
+  ShimRuntime,
+} from '../../api/model/ports/shim.ts';
+import { type DeleteResponse, ShutdownRequest } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { ShimLaunch } from './protocol.ts';
 
 export interface ShimTimeouts {
   /** Dialing a shim that has said where it listens. */
   readonly dialMs: number;
-  /** Finding a shim again: dial and Connect together. */
+  /** Finding a shim again: one that says nothing for longer is taken for silent. */
   readonly loadMs: number;
   /** The `delete` command. */
   readonly cleanupMs: number;
@@ -42,11 +44,14 @@ export interface LiveShim {
   readonly bundle: Bundle;
   readonly binary: string;
   readonly connection: ShimConnection;
-  readonly logFifo: { close(): void };
+  /** Absent when the shim logs elsewhere, or its log cannot be read. */
+  logFifo: { close(): void } | undefined;
   version: number;
 }
 
 const dialRetryMs = 10;
+/** Between attempts at a shim that is there and cannot be reached. */
+const redialMs = 500;
 
 /** Throws `unknown` for whatever keeps the shim from starting; nothing is left then. */
 export async function launchShim(
@@ -92,6 +97,12 @@ export async function launchShim(
     }
     try {
       await runtime.saveAddress(bundle, address);
+      if (connection.shared) {
+        // A shim that holds other tasks already writes to the log of the first of them.
+        logFifo.close();
+        live.logFifo = undefined;
+        await runtime.dropLog(bundle);
+      }
     } catch (error) {
       await shutdownShim(deps, live);
       throw error;
@@ -108,13 +119,17 @@ export async function launchShim(
   }
 }
 
-/** Connects to the shim of a bundle that is there already; undefined, and everything removed, if it is gone. */
+/**
+ * Connects to the shim of a bundle that is there already; if it is gone, everything of it is removed. A shim that lets
+ * nobody connect, being stopped or swamped, is waited for: its containers live.
+ */
 export async function loadShim(
   deps: ShimDependencies,
   key: ShimKey,
   fallbackRuntime: string | undefined,
+  stopping: AbortSignal,
 ): Promise<{ live: LiveShim } | { gone: DeleteResponse | undefined }> {
-  const { runtime, log, timeouts } = deps;
+  const { runtime, log } = deps;
   const bundle = runtime.bundleOf(key);
   const binary = await findBinary(deps, bundle, fallbackRuntime);
   if (binary === undefined) {
@@ -122,28 +137,48 @@ export async function loadShim(
     await removeQuietly(deps, bundle);
     return { gone: undefined };
   }
-  const logFifo = await runtime.openLog(bundle).catch((error) => {
-    log.warn('log of a shim cannot be read', { bundle: bundle.path, error });
-    return { close() {} };
-  });
   try {
     const address = await runtime.loadAddress(bundle);
     if (address === undefined) throw fail('not-found', 'the bundle names no address');
-    const connection = await deps.dial(address, { namespace: key.namespace, timeoutMs: timeouts.loadMs });
-    const live: LiveShim = { bundle, binary, connection, logFifo, version: address.version };
-    try {
-      await connectTask(live, timeouts.loadMs);
-    } catch (error) {
-      connection.close();
-      throw error;
-    }
+    const connection = await dialPatiently(deps, key, address, stopping);
+    const live: LiveShim = { bundle, binary, connection, logFifo: undefined, version: address.version };
+    void reopenLog(deps, live);
     return { live };
   } catch (error) {
+    stopping.throwIfAborted();
     log.warn('shim cannot be reached and is cleaned up', { bundle: bundle.path, error });
-    logFifo.close();
     const gone = await deleteQuietly(deps, bundle, binary);
     await removeQuietly(deps, bundle);
     return { gone };
+  }
+}
+
+async function dialPatiently(
+  { dial, log, timeouts }: ShimDependencies,
+  key: ShimKey,
+  address: ShimAddress,
+  signal: AbortSignal,
+): Promise<ShimConnection> {
+  for (;;) {
+    try {
+      return await dial(address, { namespace: key.namespace, timeoutMs: timeouts.loadMs, signal });
+    } catch (error) {
+      const code = codeOf(error);
+      if (signal.aborted || (code !== 'deadline-exceeded' && code !== 'resource-exhausted')) throw error;
+      log.warn('shim cannot be connected to and is tried again', { ...key, error });
+      await new Promise((resolve) => setTimeout(resolve, redialMs));
+    }
+  }
+}
+
+/** Nobody waits for the log: it matters least of all that a daemon finds again. */
+async function reopenLog({ runtime, log }: ShimDependencies, live: LiveShim): Promise<void> {
+  try {
+    const logFifo = await runtime.reopenLog(live.bundle);
+    if (live.connection.ended) logFifo.close();
+    else live.logFifo = logFifo;
+  } catch (error) {
+    log.warn('log of a shim cannot be read', { bundle: live.bundle.path, error });
   }
 }
 
@@ -176,12 +211,6 @@ export async function callShim(
   }
 }
 
-/** What the shim says about its task: task_pid 0 when it has none. */
-export async function connectTask(live: LiveShim, deadlineMs: number): Promise<ConnectResponse> {
-  const request = ConnectRequest.encode(ConnectRequest.create({ id: live.bundle.id })).finish();
-  return ConnectResponse.decode(await callShim(live, 'Connect', request, { deadlineMs }));
-}
-
 /** Shutdown and hang up. */
 export async function shutdownShim({ log, timeouts }: ShimDependencies, live: LiveShim): Promise<void> {
   if (!live.connection.ended) {
@@ -204,7 +233,7 @@ export async function cleanUpShim(
 ): Promise<DeleteResponse | undefined> {
   live.connection.close();
   const deleted = await deleteQuietly(deps, live.bundle, live.binary, expected);
-  live.logFifo.close();
+  live.logFifo?.close();
   await removeQuietly(deps, live.bundle);
   return deleted;
 }

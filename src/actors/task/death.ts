@@ -5,6 +5,7 @@ import type { Log } from '../../api/model/ports/log.ts';
 import type { ShimKey } from '../../api/model/ports/shim.ts';
 import { timestampOfNs } from '../../api/model/time.ts';
 import { TaskDelete, TaskExit } from '../../api/proto/gen/events/task.ts';
+import type { Timestamp } from '../../api/proto/gen/google/protobuf/timestamp.ts';
 import type { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
 
@@ -19,29 +20,45 @@ export interface DeathDependencies {
 /** Status of a process of which nobody knows how it ended. */
 const unknownExitStatus = 255;
 
+export interface Exit {
+  readonly pid: number;
+  readonly exitStatus: number;
+  readonly exitedAt: Timestamp | undefined;
+}
+
+/** The exit of a task's first process. */
+export async function publishExit(
+  { publish, nowNs }: DeathDependencies,
+  { namespace, id }: ShimKey,
+  { pid, exitStatus, exitedAt }: Exit,
+): Promise<void> {
+  const timestamp = timestampOfNs(nowNs());
+  const value = TaskExit.encode(
+    TaskExit.create({ containerId: id, id, pid, exitStatus, exitedAt: exitedAt ?? timestamp }),
+  ).finish();
+  const event = { typeUrl: 'containerd.events.TaskExit', value };
+  await publish([Envelope.encode({ timestamp, namespace, topic: '/tasks/exit', event }).finish()]);
+}
+
 /** `deleted` is what the shim's `delete` command answered, if it did. */
 export async function publishDeath(
-  { publish, nowNs, log }: DeathDependencies,
-  { namespace, id }: ShimKey,
+  deps: DeathDependencies,
+  key: ShimKey,
   deleted: DeleteResponse | undefined,
 ): Promise<void> {
-  const now = timestampOfNs(nowNs());
+  const { publish, nowNs, log } = deps;
+  const { namespace, id } = key;
+  const timestamp = timestampOfNs(nowNs());
   const pid = deleted?.pid ?? 0;
   const exitStatus = deleted?.exitStatus ?? unknownExitStatus;
-  const exitedAt = deleted?.exitedAt ?? now;
-  const exit = TaskExit.create({ containerId: id, id, pid, exitStatus });
-  const deletion = TaskDelete.create({ containerId: id, pid, exitStatus });
-  const envelope = (topic: string, typeUrl: string, value: Uint8Array) =>
-    Envelope.encode({ timestamp: now, namespace, topic, event: { typeUrl, value } }).finish();
+  const exitedAt = deleted?.exitedAt ?? timestamp;
   try {
-    await publish([
-      envelope('/tasks/exit', 'containerd.events.TaskExit', TaskExit.encode({ ...exit, exitedAt }).finish()),
-      envelope(
-        '/tasks/delete',
-        'containerd.events.TaskDelete',
-        TaskDelete.encode({ ...deletion, exitedAt }).finish(),
-      ),
-    ]);
+    await publishExit(deps, key, { pid, exitStatus, exitedAt });
+    const value = TaskDelete.encode(
+      TaskDelete.create({ containerId: id, pid, exitStatus, exitedAt }),
+    ).finish();
+    const event = { typeUrl: 'containerd.events.TaskDelete', value };
+    await publish([Envelope.encode({ timestamp, namespace, topic: '/tasks/delete', event }).finish()]);
   } catch (error) {
     log.error('the end of a task could not be published', { namespace, id, error: messageOf(error) });
   }

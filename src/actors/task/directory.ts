@@ -1,7 +1,8 @@
 // All tasks of the daemon: each with its shim under a supervisor of its own, made, found and recovered by key.
 import { codeOf, fail } from '../../api/model/errors.ts';
 import type { ShimKey } from '../../api/model/ports/shim.ts';
-import type { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import type { DeleteResponse, StateResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import { Status } from '../../api/proto/gen/types/task/task.ts';
 import { actorChild, type ChildSpec, Supervisor } from '../../supervisor/supervisor.ts';
 import type { ActorSystem } from '../../supervisor/system.ts';
 import type { ActorRef, Child } from '../../supervisor/types.ts';
@@ -9,24 +10,25 @@ import { type ShimRecord, shimActor } from '../shim/actor.ts';
 import type { ShimDependencies } from '../shim/live.ts';
 import { shimPath } from '../shim/protocol.ts';
 import { taskActor } from './actor.ts';
-import { type DeathDependencies, publishDeath } from './death.ts';
+import { type DeathDependencies, publishDeath, publishExit } from './death.ts';
+import type { Verdict } from './lifecycle.ts';
 import { type TaskCreate, type TaskProtocol, type Tasks, taskPath } from './protocol.ts';
+import { type KnownTasks, type RecoveryDependencies, recoverAll } from './recovery.ts';
 import type { TaskTimeouts } from './rpc.ts';
 
-export interface TaskDirectoryDependencies extends ShimDependencies, DeathDependencies {
+export interface TaskDirectoryDependencies extends ShimDependencies, DeathDependencies, RecoveryDependencies {
   readonly taskTimeouts: TaskTimeouts;
   /** How often one task or its shim may crash before it is given up. */
   readonly intensity?: { restartsMax: number; withinMs: number };
-  /** Bundles that recovery loads at a time. */
-  readonly recoverConcurrency: number;
+  /** How long shims have to report themselves what ended while there was no daemon. */
+  readonly exitReportDelayMs?: number;
   readonly tasksMax?: number;
 }
 
-/** Name of the runtime that a container asks for, if there is such a container. */
-export type RuntimeOf = (key: ShimKey) => string | undefined;
-
 const intensityDefault = { restartsMax: 5, withinMs: 60_000 };
 const tasksMaxDefault = 16_384;
+/** Shims of containerd try for 15 s. */
+const exitReportDelayMsDefault = 20_000;
 const shutdownMs = 15_000;
 
 const idOf = ({ namespace, id }: ShimKey) => `${namespace}/${id}`;
@@ -173,61 +175,66 @@ export class TaskDirectory implements Tasks {
 
   /**
    * Finds the tasks whose shims have outlived the daemon. Shims that are gone are cleaned up, and those without a
-   * task are sent away; clients hear nothing of either.
+   * task are sent away; clients hear nothing of either. Silent shims are not waited for: their tasks are there, and
+   * answer when they can.
    */
-  async recover(runtimeOf: RuntimeOf): Promise<void> {
-    const { runtime, log } = this.#deps;
-    for (const namespace of await runtime.namespaces()) {
-      try {
-        await this.#recoverAll(namespace, runtimeOf);
-      } catch (error) {
-        log.error('tasks of a namespace cannot be recovered', { namespace, error });
-      }
-    }
+  async recover(known: KnownTasks): Promise<void> {
+    await recoverAll(this.#deps, (key) => this.#recoverOne(key, known));
   }
 
-  async #recoverAll(namespace: string, runtimeOf: RuntimeOf): Promise<void> {
-    const { runtime, log, recoverConcurrency } = this.#deps;
-    const kept = new Set<string>();
-    const next = (await runtime.bundles(namespace)).values();
-    const work = async () => {
-      for (const { id } of next) {
-        try {
-          if (await this.#recoverOne({ namespace, id }, runtimeOf)) kept.add(id);
-        } catch (error) {
-          // Unclear whether it lives: its data stays.
-          kept.add(id);
-          log.error('task cannot be recovered', { namespace, id, error });
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: Math.max(1, recoverConcurrency) }, work));
-    await runtime.sweepWork(namespace, kept);
-  }
-
-  async #recoverOne(key: ShimKey, runtimeOf: RuntimeOf): Promise<boolean> {
-    const { log } = this.#deps;
+  async #recoverOne(key: ShimKey, known: KnownTasks): Promise<boolean> {
+    const { log, timeouts } = this.#deps;
     const record: ShimRecord = { launched: true, registered: false };
-    await this.#spawn(key, record, runtimeOf(key));
+    await this.#spawn(key, record, known.runtimeOf(key));
     const path = taskPath(key.namespace, key.id);
     const task = this.#system.ref<TaskProtocol>(path);
-    try {
-      await task.call('verify', undefined, { deadlineMs: Number.POSITIVE_INFINITY });
+    const silent = setTimeout(() => {
+      // Whatever becomes of it from here on, clients have been able to see it.
       record.registered = true;
-      log.info('task recovered', { ...key });
-      return true;
-    } catch (error) {
-      const code = codeOf(error);
-      if (code === 'not-found') {
+      log.warn('shim is silent', { ...key });
+    }, timeouts.loadMs);
+    try {
+      const verdict = await task.call('verify', undefined, { deadlineMs: Number.POSITIVE_INFINITY });
+      if (this.#isLeaked(key, verdict, known)) {
+        record.registered = false;
         log.info('shim without a task is removed', { ...key });
         await this.delete(key).catch(() => undefined);
         return this.#system.alive(path);
       }
-      if (!this.#system.alive(path)) {
-        await this.#running.stopChild(idOf(key));
-        return false;
-      }
-      throw error;
+      record.registered = true;
+      if (verdict.kind === 'exited') this.#reportExit(key, verdict.state);
+      log.info('task recovered', { ...key });
+      return true;
+    } catch (error) {
+      if (this.#system.alive(path)) throw error;
+      await this.#running.stopChild(idOf(key));
+      return false;
+    } finally {
+      clearTimeout(silent);
     }
+  }
+
+  #isLeaked(key: ShimKey, verdict: Verdict, known: KnownTasks): boolean {
+    if (verdict.kind === 'live' || known.isSandbox?.(key)) return false;
+    // A task that has ended belongs to its container, whose owner has yet to learn of it and to delete it.
+    return verdict.kind === 'leaked' || known.runtimeOf(key) === undefined;
+  }
+
+  /**
+   * A process that ended while there was no daemon: its shim tells, unless it has given up. Then the daemon does;
+   * if both do, the log of events knows the second for a repeat.
+   */
+  #reportExit(key: ShimKey, { pid, exitStatus, exitedAt }: StateResponse): void {
+    const report = async () => {
+      const task = this.find(key);
+      if (task === undefined) return;
+      const state = await task.call('state', { execId: '', deadlineMs: this.#deps.timeouts.loadMs });
+      if (state.pid !== pid || state.status !== Status.STOPPED) return;
+      await publishExit(this.#deps, key, { pid, exitStatus, exitedAt });
+    };
+    setTimeout(() => {
+      // A task without an answer has gone, or is asked again after the next start.
+      report().catch((error) => this.#deps.log.debug('exit is not reported', { ...key, error }));
+    }, this.#deps.exitReportDelayMs ?? exitReportDelayMsDefault).unref();
   }
 }

@@ -1,7 +1,8 @@
 // How a task is made, checked and taken down, step by step, over its shim.
-import { codeOf, fail, wrap } from '../../api/model/errors.ts';
+import { codeOf, wrap } from '../../api/model/errors.ts';
 import { isConnectionClosed, type ShimKey } from '../../api/model/ports/shim.ts';
 import * as wire from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import { Status } from '../../api/proto/gen/types/task/task.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import type { ShimProtocol } from '../shim/protocol.ts';
 import type { TaskCreate } from './protocol.ts';
@@ -70,16 +71,30 @@ export async function deleteTask(task: ShimTask, shim: ActorRef<ShimProtocol>): 
   return response;
 }
 
-/** What recovery asks: fails with `not-found` when the shim has no task, or one without processes. */
-export async function verifyTask(task: ShimTask): Promise<undefined> {
-  let processes: unknown[];
+/** What recovery learns of a shim that has been found again. */
+export type Verdict =
+  | { readonly kind: 'live' }
+  /** The first process has ended, and nobody has deleted the task yet. */
+  | { readonly kind: 'exited'; readonly state: wire.StateResponse }
+  | { readonly kind: 'leaked' };
+
+/** Asks a shim what it has; waits for as long as it is silent. A shim that cannot say is left alone. */
+export async function verifyTask(task: ShimTask): Promise<Verdict> {
+  const { id } = task;
   try {
-    ({ processes } = await task.call(methods.pids, { id: task.id }));
+    // The first call also finds out which version of the service is served.
+    await task.call(methods.connect, { id }, Number.POSITIVE_INFINITY);
+    const { processes } = await task.call(methods.pids, { id }, Number.POSITIVE_INFINITY);
+    if (processes.length > 0) return { kind: 'live' };
   } catch (error) {
-    if (codeOf(error) === 'not-found') throw error;
-    // A shim that cannot say is kept.
-    return undefined;
+    if (isConnectionClosed(error)) throw error;
+    if (codeOf(error) !== 'not-found') return { kind: 'live' };
   }
-  if (processes.length === 0) throw fail('not-found', `task "${task.id}" has no processes`);
-  return undefined;
+  try {
+    const state = await task.state('', Number.POSITIVE_INFINITY);
+    return state.status === Status.STOPPED ? { kind: 'exited', state } : { kind: 'leaked' };
+  } catch (error) {
+    if (isConnectionClosed(error)) throw error;
+    return { kind: 'leaked' };
+  }
 }

@@ -10,6 +10,7 @@ import type { Mount } from '../../api/proto/gen/types/mount.ts';
 import type { ProcessInfo } from '../../api/proto/gen/types/task/task.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import type { ShimLaunch } from '../shim/protocol.ts';
+import type { Verdict } from './lifecycle.ts';
 
 export interface TaskCreate {
   readonly launch: ShimLaunch;
@@ -39,8 +40,8 @@ export interface TaskProtocol {
   create: { request: TaskCreate; reply: { pid: number } };
   /** Whoever asked for `create` has given up: it is undone. */
   abandon: { request: undefined; reply: undefined };
-  /** Fails with `not-found` unless the shim has a task with processes: what recovery asks first. */
-  verify: { request: undefined; reply: undefined };
+  /** What the shim has: what recovery asks first. Waits for ever for a shim that is silent. */
+  verify: { request: undefined; reply: Verdict };
   start: { request: ProcessKey; reply: { pid: number } };
   /** Deletes the task and, with it, its shim and its bundle. */
   delete: { request: undefined; reply: DeleteResponse };

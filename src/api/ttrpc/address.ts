@@ -1,9 +1,10 @@
 // Where a ttrpc or gRPC peer listens: the forms of address that shims print, and dialing them.
 import { connect, type Socket } from 'node:net';
-import { fail, messageOf, wrap } from '../model/errors.ts';
+import { codeOf, fail, messageOf, wrap } from '../model/errors.ts';
 
 /** sun_path of unix(7) without its closing NUL. */
 const socketPathBytesMax = 107;
+const busyRetryMs = 100;
 
 /**
  * The path that Node connects to: `unix://<path>` is a path, a text without `://` names an abstract socket
@@ -29,7 +30,7 @@ export interface DialOptions {
   signal?: AbortSignal;
 }
 
-/** A connected socket. Errors carry `unavailable`, `deadline-exceeded` or `canceled`. */
+/** A connected socket. Errors carry `unavailable`, `deadline-exceeded`, `resource-exhausted` or `canceled`. */
 export async function dial(address: string, options: DialOptions): Promise<Socket> {
   const path = socketPathOf(address);
   const limit = AbortSignal.timeout(options.timeoutMs);
@@ -41,11 +42,16 @@ export async function dial(address: string, options: DialOptions): Promise<Socke
       if (stop.aborted) throw wrap(`dial ${address}`, stop.reason);
       const code = (error as { code?: unknown }).code;
       const absent = code === 'ENOENT' || code === 'ECONNREFUSED';
-      if (!absent || options.retryMs === undefined) {
-        throw fail('unavailable', `dial ${address}: ${messageOf(error)}`, error);
+      // Its queue of connections is full: whoever listens there is busy or stopped, but there.
+      const busy = code === 'EAGAIN';
+      if (!busy && (!absent || options.retryMs === undefined)) {
+        // Out of descriptors says nothing of the peer.
+        const exhausted = codeOf(error) === 'resource-exhausted';
+        const text = `dial ${address}: ${messageOf(error)}`;
+        throw fail(exhausted ? 'resource-exhausted' : 'unavailable', text, error);
       }
     }
-    await pause(options.retryMs, stop);
+    await pause(options.retryMs ?? busyRetryMs, stop);
   }
 }
 

@@ -1,9 +1,9 @@
 // Tasks and their shims: what they need of this machine, and the socket on which shims report.
-import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { EventExchange } from '../../actors/events/protocol.ts';
 import { shimTimeoutsDefault } from '../../actors/shim/live.ts';
+import { sharedDialer } from '../../actors/shim/shared.ts';
 import { TaskDirectory } from '../../actors/task/directory.ts';
 import { taskTimeoutsDefault } from '../../actors/task/rpc.ts';
 import type { PluginInfoProvider } from '../../api/grpc/introspection.ts';
@@ -28,6 +28,9 @@ import { type Daemon, pluginType, type Registration, settingsOf } from './types.
 const publishBinary = fileURLToPath(new URL('../../../bin/trouped', import.meta.url));
 
 type Publish = (envelopes: readonly Uint8Array[]) => Promise<void>;
+
+/** Shims are asked, not waited for by a thread: more than there are processors. */
+const recoverConcurrency = 64;
 
 export interface TaskRuntime extends AsyncDisposable {
   readonly tasks: TaskDirectory;
@@ -66,9 +69,12 @@ export function taskPlugin(daemon: Daemon): Registration {
       await root.startChild(tasks.child());
       // Shims report as soon as they can; clients come in when it is known what still runs.
       const ttrpc = await startTtrpc(daemon, forward);
-      await tasks.recover(({ namespace, id }) => {
-        const record = reader.container(namespace, id);
-        return record === undefined ? undefined : Container.decode(record).runtime?.name;
+      await tasks.recover({
+        runtimeOf({ namespace, id }) {
+          const record = reader.container(namespace, id);
+          return record === undefined ? undefined : Container.decode(record).runtime?.name;
+        },
+        isSandbox: ({ namespace, id }) => reader.sandbox(namespace, id) !== undefined,
       });
       return {
         tasks,
@@ -123,13 +129,13 @@ function taskDirectory(
 ): TaskDirectory {
   return new TaskDirectory(system, {
     runtime,
-    dial: ttrpcShimDialer(grpcShimDialer(errorOfStatus)),
+    dial: sharedDialer(ttrpcShimDialer(grpcShimDialer(errorOfStatus))),
     log,
     timeouts: shimTimeoutsDefault,
     taskTimeouts: taskTimeoutsDefault,
     publish,
     nowNs: () => clock.nowNs(),
-    recoverConcurrency: availableParallelism(),
+    recoverConcurrency,
   });
 }
 

@@ -38,22 +38,22 @@ export class LineSplitter {
   }
 }
 
+/** Makes the fifo; one that is there is left as it is. */
+export async function makeLog(path: string, makeFifo: (path: string, mode: number) => void): Promise<void> {
+  if ((await lstat(path).catch(() => undefined)) !== undefined) return;
+  makeFifo(path, 0o700);
+  await chmod(path, 0o700);
+}
+
 /**
- * Opens the fifo, made if missing, for reading and writing: the writing end that nobody uses keeps it from ending
- * when a shim leaves.
+ * Opens the fifo for reading and writing: the writing end that nobody uses keeps it from ending when a shim leaves.
+ * Where there is none, there is nothing to copy.
  */
-export async function copyLog(
-  path: string,
-  makeFifo: (path: string, mode: number) => void,
-  onLine: (line: string) => void,
-): Promise<{ close(): void }> {
+export async function copyLog(path: string, onLine: (line: string) => void): Promise<{ close(): void }> {
   const found = await lstat(path).catch(() => undefined);
-  if (found === undefined) {
-    makeFifo(path, 0o700);
-    await chmod(path, 0o700);
-  }
+  if (found === undefined) return { close() {} };
   const fd = await openFile(path, constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-  if (found !== undefined && !found.isFIFO()) {
+  if (!found.isFIFO()) {
     await closeFile(fd);
     throw Object.assign(new Error(`${path} is no fifo`), { code: 'unknown' });
   }

@@ -1,5 +1,5 @@
 // The shim runtime of this machine: bundles on disk, shim binaries as child processes.
-import { stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import type { Spawn } from '../../api/model/ports/process.ts';
@@ -16,7 +16,7 @@ import {
   parseBootstrap,
 } from './bootstrap.ts';
 import * as bundles from './bundle.ts';
-import { copyLog } from './log.ts';
+import { copyLog, makeLog } from './log.ts';
 import { type CommandOutput, runCommand } from './process.ts';
 
 export interface ShimRuntimeConfig {
@@ -51,6 +51,8 @@ export interface ShimRuntimeDependencies {
 }
 
 const probeTimeoutMs = 10_000;
+
+const logOf = (bundle: Bundle) => join(bundle.path, 'log');
 
 export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDependencies): ShimRuntime {
   const baseEnv = deps.env ?? process.env;
@@ -183,8 +185,12 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
       return RuntimeInfo.decode(output.stdout);
     },
 
-    openLog: (bundle) =>
-      copyLog(join(bundle.path, 'log'), deps.makeFifo, (line) => deps.onLogLine(bundle, line)),
+    async openLog(bundle) {
+      await makeLog(logOf(bundle), deps.makeFifo);
+      return await copyLog(logOf(bundle), (line) => deps.onLogLine(bundle, line));
+    },
+    reopenLog: (bundle) => copyLog(logOf(bundle), (line) => deps.onLogLine(bundle, line)),
+    dropLog: (bundle) => rm(logOf(bundle), { force: true }),
     saveAddress: bundles.saveAddress,
     loadAddress: bundles.loadAddress,
     saveBinary: bundles.saveBinary,

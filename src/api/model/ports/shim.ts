@@ -33,6 +33,8 @@ export interface ShimCallOptions {
 
 /** One connection to a live shim. When it ends, all calls fail with `connectionClosedMessage`. */
 export interface ShimConnection {
+  /** Others have used this connection before: the shim holds more than one task. */
+  readonly shared?: boolean;
   readonly ended: boolean;
   readonly closed: Promise<void>;
   /** `method` is a bare name (`Create`) of the task service of that version; payloads are encoded messages. */
@@ -92,8 +94,12 @@ export interface ShimRuntime {
   delete(bundle: Bundle, options: ShimCommandOptions): Promise<DeleteResponse>;
   /** Runs `<binary> -info`; `unimplemented` when the shim does not know it. */
   info(binary: string, options: Any | undefined, timeoutMs: number): Promise<RuntimeInfo>;
-  /** Opens the fifo `log` of the bundle, made if missing, and copies its lines to the daemon's log. */
+  /** Makes the fifo `log` of the bundle and copies its lines to the daemon's log. */
   openLog(bundle: Bundle): Promise<{ close(): void }>;
+  /** The same for a fifo that is there; without one there is nothing to read. */
+  reopenLog(bundle: Bundle): Promise<{ close(): void }>;
+  /** Removes the fifo of a bundle whose task is held by a shim that logs elsewhere. */
+  dropLog(bundle: Bundle): Promise<void>;
   saveAddress(bundle: Bundle, address: ShimAddress): Promise<void>;
   /** From bootstrap.json, else from the file `address` of older daemons; undefined without either. */
   loadAddress(bundle: Bundle): Promise<ShimAddress | undefined>;

@@ -64,6 +64,8 @@ export interface FakeOptions {
   shimTimeouts?: Partial<ShimTimeouts>;
   taskTimeouts?: Partial<TaskTimeouts>;
   intensity?: { restartsMax: number; withinMs: number };
+  recoverWaitMs?: number;
+  exitReportDelayMs?: number;
 }
 
 export interface Fake {
@@ -167,6 +169,8 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     },
     info: () => Promise.reject(fail('unimplemented', '-info')),
     openLog: async () => ({ close() {} }),
+    reopenLog: async () => ({ close() {} }),
+    dropLog: async () => undefined,
     async saveAddress(bundle, address) {
       stored(bundle).address = address;
     },
@@ -195,6 +199,9 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     nowNs: () => 5_000_000_000n,
     recoverConcurrency: 2,
     ...(options.intensity === undefined ? {} : { intensity: options.intensity }),
+    ...(options.exitReportDelayMs === undefined ? {} : { exitReportDelayMs: options.exitReportDelayMs }),
+    // Recovery that is not about silent shims sees all of them answer.
+    recoverWaitMs: options.recoverWaitMs ?? 60_000,
   });
   const supervisor = await Supervisor.start(system, {
     path: 'daemon',

@@ -70,7 +70,7 @@ function sweep(t: TestContext, world: World): void {
   t.after(async () => {
     const daemon = await startDaemon(world).catch(() => undefined);
     if (daemon === undefined) return;
-    await daemon.tasks.recover(() => undefined);
+    await daemon.tasks.recover({ runtimeOf: () => undefined });
     for (const id of daemon.tasks.ids(namespace)) {
       const task = daemon.tasks.find({ namespace, id });
       await task?.call('kill', { execId: '', signal: 9, all: true }).catch(() => undefined);
@@ -208,7 +208,7 @@ test('a new daemon finds the task of the old one', options, async (t) => {
   await daemon.stop();
   const after = await startDaemon(world);
   t.after(() => after.stop());
-  await after.tasks.recover(() => undefined);
+  await after.tasks.recover({ runtimeOf: () => undefined });
   // The stopped one has no processes any more: it is taken for a leak.
   assert.deepEqual(after.tasks.ids(namespace), [id]);
   const found = after.tasks.find({ namespace, id });

@@ -6,7 +6,8 @@ import { taskPath } from '../../../../src/actors/task/protocol.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
 import { TaskDelete, TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
 import * as wire from '../../../../src/api/proto/gen/runtime/task/v3/shim.ts';
-import { createFake, type Fake, goodShim, namespace, silence } from './fake.ts';
+import { Status } from '../../../../src/api/proto/gen/types/task/task.ts';
+import { createFake, type Fake, goodShim, namespace, type ShimHandlers, silence } from './fake.ts';
 
 const options = { timeout: 20_000 };
 const init = { execId: '' };
@@ -316,19 +317,18 @@ test('a task that keeps crashing is given up alone', options, async (t) => {
 });
 
 test('recovery keeps what lives, removes what does not, and tells nobody', options, async (t) => {
-  const fake = await createFake(t, { shimTimeouts: { loadMs: 100 } });
+  const fake = await createFake(t);
   await fake.plant('alive');
   await fake.plant('silent-pids', { pids: () => Promise.reject(fail('internal', 'broken')) });
   await fake.plant('leaked', { pids: () => ({ processes: [] }) });
   await fake.plant('absent', { pids: () => Promise.reject(fail('not-found', 'container')) });
-  await fake.plant('mute', { connect: silence });
   fake.bundles.set('dead', {
     binary: '/bin/fake-shim',
     address: { version: 3, protocol: 'ttrpc', address: 'x' },
   });
   fake.bundles.set('halfway', { binary: '/bin/fake-shim' });
   fake.bundles.set('stranger', {});
-  await fake.tasks.recover(() => undefined);
+  await fake.tasks.recover({ runtimeOf: () => undefined });
   assert.deepEqual(fake.tasks.ids(namespace), ['alive', 'silent-pids']);
   assert.deepEqual([...fake.bundles.keys()].sort(), ['alive', 'silent-pids']);
   assert.deepEqual(fake.calls.at(-1), 'sweep alive,silent-pids');
@@ -336,7 +336,7 @@ test('recovery keeps what lives, removes what does not, and tells nobody', optio
     const calls = fake.calls.filter((call) => call.startsWith(id)).map((call) => call.slice(id.length));
     assert.deepEqual(calls.slice(-4), ['.delete', '.shutdown', ':delete', ':remove']);
   }
-  for (const id of ['mute', 'dead', 'halfway']) assert.ok(fake.calls.includes(`${id}:delete`), id);
+  for (const id of ['dead', 'halfway']) assert.ok(fake.calls.includes(`${id}:delete`), id);
   assert.ok(!fake.calls.includes('stranger:delete'));
   assert.deepEqual(fake.topics(), []);
   await fake.task('alive').call('start', init);
@@ -349,6 +349,55 @@ test('recovery takes the runtime from the container when the bundle does not nam
   const fake = await createFake(t);
   await fake.plant('web', goodShim());
   delete fake.bundles.get('web')?.binary;
-  await fake.tasks.recover(({ id }) => (id === 'web' ? 'io.fake.v1' : undefined));
+  await fake.tasks.recover({ runtimeOf: ({ id }) => (id === 'web' ? 'io.fake.v1' : undefined) });
   assert.deepEqual(fake.tasks.ids(namespace), ['web']);
+});
+
+test('recovery does not wait for a silent shim, and finds it again when it goes on', options, async (t) => {
+  const fake = await createFake(t, { shimTimeouts: { loadMs: 50 }, recoverWaitMs: 50 });
+  const goOn = Promise.withResolvers<void>();
+  const answer = { shimPid: 1, taskPid: 100, version: 'fake' };
+  await fake.plant('mute', { connect: () => goOn.promise.then(() => answer), state: silence });
+  await fake.plant('alive');
+  await fake.tasks.recover({ runtimeOf: () => undefined });
+  assert.deepEqual(fake.tasks.ids(namespace), ['alive', 'mute']);
+  assert.equal((await fake.task('alive').call('pids', undefined)).length, 1);
+  const late = fake.task('mute').call('state', { execId: '', deadlineMs: 20 });
+  await assert.rejects(late, { code: 'deadline-exceeded' });
+  await fake.until(() => fake.log.some(({ message }) => message === 'shim is silent'));
+  goOn.resolve();
+  await fake.until(() =>
+    fake.log.some(({ message, fields }) => message === 'task recovered' && fields['id'] === 'mute'),
+  );
+  assert.ok(!fake.calls.includes('mute:delete'));
+});
+
+test('a silent shim that dies after all is told of: clients have seen its task', options, async (t) => {
+  const fake = await createFake(t, { shimTimeouts: { loadMs: 20 }, recoverWaitMs: 20 });
+  await fake.plant('mute', { connect: silence });
+  await fake.tasks.recover({ runtimeOf: () => undefined });
+  await fake.until(() => fake.log.some(({ message }) => message === 'shim is silent'));
+  await fake.servers.get('mute')?.close();
+  await fake.until(() => isGone(fake, 'mute'));
+  assert.deepEqual(fake.topics(), ['/tasks/exit', '/tasks/delete']);
+});
+
+test('a task that ended while there was no daemon is kept for its owner, and told of', options, async (t) => {
+  const fake = await createFake(t, { exitReportDelayMs: 1 });
+  const exitedAt = { seconds: 7n, nanos: 8 };
+  const state = { status: Status.STOPPED, pid: 100, exitStatus: 9, exitedAt };
+  const ended: ShimHandlers = {
+    pids: () => ({ processes: [] }),
+    state: ({ id }) => wire.StateResponse.create({ id, ...state }),
+  };
+  await fake.plant('owned', ended);
+  await fake.plant('abandoned', ended);
+  await fake.tasks.recover({ runtimeOf: ({ id }) => (id === 'owned' ? 'io.fake.v1' : undefined) });
+  assert.deepEqual(fake.tasks.ids(namespace), ['owned']);
+  await fake.until(() => fake.envelopes.length > 0);
+  assert.deepEqual(fake.topics(), ['/tasks/exit']);
+  const exit = TaskExit.decode(fake.envelopes[0]?.event?.value ?? new Uint8Array());
+  const { containerId, id, pid, exitStatus } = exit;
+  assert.deepEqual([containerId, id, pid, exitStatus], ['owned', 'owned', 100, 9]);
+  assert.deepEqual([exit.exitedAt?.seconds, exit.exitedAt?.nanos], [7n, 8]);
 });

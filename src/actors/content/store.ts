@@ -111,7 +111,7 @@ class LocalContentStore implements ContentStore {
       throw fail('already-exists', `content ${expected}`);
     }
     if (lease !== undefined && lease !== '' && !this.#deps.reader.leaseExists(namespace, lease)) {
-      throw fail('not-found', `lease "${lease}" does not exist`);
+      throw fail('not-found', `lease "${lease}": lease does not exist`);
     }
     const key = lockKey(namespace, ref);
     const holder = this.#writers.get(key);

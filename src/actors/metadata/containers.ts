@@ -81,6 +81,10 @@ export const containerOps = {
     if (mask.length === 0) replaceAll(stored, supplied);
     else applyMask(stored, supplied, mask);
     check(stored);
+    // A create may leave the spec out; what is updated in part must have one by then.
+    if (mask.length > 0 && stored.spec === undefined && !mask.includes('spec')) {
+      throw fail('invalid-argument', `container "${stored.id}" has no spec: update that as well`);
+    }
     const createdNs = stored.createdAt === undefined ? 0n : nsOfTimestamp(stored.createdAt);
     const nowNs = txn.nowNs();
     stored.updatedAt = timestampOfNs(nowNs > createdNs ? nowNs : createdNs + 1n);

@@ -60,7 +60,7 @@ export function leaseAdd(
 ): void {
   if (lease === undefined || lease === '') return;
   if (txn.get('leases', keyOf(namespace, lease)) === undefined) {
-    throw fail('not-found', `lease "${lease}" does not exist`);
+    throw fail('not-found', `lease "${lease}": lease does not exist`);
   }
   txn.put('lease_resources', resourceKey(namespace, lease, resource), present);
 }

@@ -1,5 +1,5 @@
 // Namespaces: records with labels; they appear with the first object in them and go only when deleted.
-import { fail } from '../../api/model/errors.ts';
+import { fail, messageOf } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { parseNamespace } from '../../api/model/ids.ts';
 import { checkLabels, dropEmpty } from '../../api/model/labels.ts';
@@ -17,10 +17,18 @@ export interface NamespacesProtocol {
   'namespaces.delete': { request: { name: string }; reply: void };
 }
 
+/** containerd's store keeps a number of its own under this name, so no client can have met such a namespace. */
+const reservedName = 'version';
+
+function checkUsable(name: string): void {
+  if (name === reservedName) throw fail('unknown', `namespace "${name}" is reserved: choose another name`);
+}
+
 /** Records the namespace of an object that is being written, if it is new. */
 export function touchNamespace(txn: WriteTxn, name: string): void {
   const key = keyOf(name);
   if (txn.get('namespaces', key) === undefined) {
+    checkUsable(name);
     txn.put('namespaces', key, Namespace.encode(Namespace.create({ name })).finish());
   }
 }
@@ -33,6 +41,7 @@ function read(txn: WriteTxn, name: string): Namespace | undefined {
 export const namespaceOps = {
   'namespaces.create'(txn: WriteTxn, { name, labels }: NamespacesProtocol['namespaces.create']['request']) {
     parseNamespace(name);
+    checkUsable(name);
     checkLabels(labels);
     if (txn.get('namespaces', keyOf(name)) !== undefined) throw fail('already-exists', `namespace "${name}"`);
     txn.put('namespaces', keyOf(name), Namespace.encode({ name, labels: dropEmpty(labels) }).finish());
@@ -42,6 +51,7 @@ export const namespaceOps = {
   'namespaces.update'(txn: WriteTxn, request: NamespacesProtocol['namespaces.update']['request']) {
     const { name, labels, mask } = request;
     parseNamespace(name);
+    checkUsable(name);
     const namespace = read(txn, name) ?? { name, labels: new Map<string, string>() };
     if (mask.length === 0) namespace.labels = dropEmpty(labels);
     for (const { key } of parseMask(mask, { kind: 'namespace', scalars: [], maps: ['labels'] })) {
@@ -49,7 +59,7 @@ export const namespaceOps = {
         throw fail('invalid-argument', 'cannot update "labels" of a namespace: name a key');
       mergeLabel(namespace.labels, labels, key);
     }
-    checkLabels(namespace.labels);
+    checkUpdatedLabels(namespace.labels);
     txn.put('namespaces', keyOf(name), Namespace.encode(namespace).finish());
     emit(txn, name, 'update', NamespaceUpdate.encode({ name, labels }).finish());
   },
@@ -71,6 +81,15 @@ export const namespaceOps = {
     emit(txn, name, 'delete', NamespaceDelete.encode({ name }).finish());
   },
 };
+
+/** Clients know a refused label of an update as Unknown, unlike everywhere else. */
+function checkUpdatedLabels(labels: ReadonlyMap<string, string>): void {
+  try {
+    checkLabels(labels);
+  } catch (error) {
+    throw fail('unknown', messageOf(error), error);
+  }
+}
 
 function emit(txn: WriteTxn, name: string, verb: 'create' | 'update' | 'delete', value: Uint8Array): void {
   const message = `Namespace${verb.charAt(0).toUpperCase()}${verb.slice(1)}`;

@@ -1,7 +1,7 @@
 // The Containers service.
 
 import { fail } from '../model/errors.ts';
-import { compileFilters, type FieldLookup, mapEntry, nonEmpty } from '../model/filter.ts';
+import { compileStoreFilters, type FieldLookup, mapEntry, nonEmpty } from '../model/filter.ts';
 import { Container, ContainersDefinition } from '../proto/gen/services/containers/v1/containers.ts';
 import { type BoundService, bindService, type Encoded } from './bind.ts';
 import type { MetadataDeps } from './deps.ts';
@@ -31,7 +31,7 @@ function given(container: Container | undefined): Container {
 
 export function containersService({ metadata, reader }: MetadataDeps): BoundService {
   function matching(namespace: string, filters: string[]): Uint8Array[] {
-    const filter = compileFilters(filters);
+    const filter = compileStoreFilters(filters);
     const ids = filter.exact('id');
     const records =
       ids === undefined

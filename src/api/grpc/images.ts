@@ -1,6 +1,6 @@
 // The Images service.
 import { fail } from '../model/errors.ts';
-import { compileFilters, type FieldLookup, mapEntry, nonEmpty } from '../model/filter.ts';
+import { compileStoreFilters, type FieldLookup, mapEntry, nonEmpty } from '../model/filter.ts';
 import { Image, ImagesDefinition } from '../proto/gen/services/images/v1/images.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { Collect, MetadataDeps } from './deps.ts';
@@ -43,7 +43,7 @@ export function imagesService({
     },
 
     list({ filters }, { namespace }) {
-      const filter = compileFilters(filters);
+      const filter = compileStoreFilters(filters);
       const names = filter.exact('name');
       const records =
         names === undefined

@@ -1,7 +1,7 @@
 // The Leases service.
 import type { ContentStore } from '../../actors/content/protocol.ts';
 import { fail } from '../model/errors.ts';
-import { compileFilters, mapEntry, nonEmpty } from '../model/filter.ts';
+import { compileStoreFilters, mapEntry, nonEmpty } from '../model/filter.ts';
 import { Lease, LeasesDefinition, type Resource } from '../proto/gen/services/leases/v1/leases.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { Collect, MetadataDeps } from './deps.ts';
@@ -31,7 +31,7 @@ export function leasesService({ metadata, reader, collect, content }: LeasesDeps
     },
 
     list({ filters }, { namespace }) {
-      const filter = compileFilters(filters);
+      const filter = compileStoreFilters(filters);
       const records = reader.leases(namespace);
       if (filter.all) return listInFieldOne(records);
       const matches = (lease: Lease) =>

@@ -1,6 +1,6 @@
 // The Store service of sandboxes.
 import { fail } from '../model/errors.ts';
-import { compileFilters, mapEntry, nonEmpty } from '../model/filter.ts';
+import { compileStoreFilters, mapEntry, nonEmpty } from '../model/filter.ts';
 import { StoreDefinition } from '../proto/gen/services/sandbox/v1/sandbox.ts';
 import { Sandbox } from '../proto/gen/types/sandbox.ts';
 import { type BoundService, bindService } from './bind.ts';
@@ -30,7 +30,7 @@ export function sandboxStoreService({ metadata, reader }: MetadataDeps): BoundSe
     },
 
     list({ filters }, { namespace }) {
-      const filter = compileFilters(filters);
+      const filter = compileStoreFilters(filters);
       const records = reader.sandboxes(namespace);
       if (filter.all) return listInFieldOne(records);
       const matches = (sandbox: Sandbox) =>

@@ -1,6 +1,6 @@
 // Filters compiled to a matcher: which records of a list, or which events, a client wants to see.
 import { RE2JS } from 're2js';
-import { fail } from './errors.ts';
+import { fail, messageOf } from './errors.ts';
 import { type FilterOperator, parseFilter, type Selector } from './filter-syntax.ts';
 
 export { formatFilter, parseFilter, type Selector } from './filter-syntax.ts';
@@ -37,6 +37,15 @@ export function compileFilters(inputs: readonly string[]): Filter {
     matches: (lookup) => all || alternatives.some((tests) => tests.every((test) => test(lookup))),
     exact: (path) => (all ? undefined : exactValues(parsed, path)),
   };
+}
+
+/** As `compileFilters`; the message ends as clients of containerd see it from most stores, its class said twice. */
+export function compileStoreFilters(inputs: readonly string[]): Filter {
+  try {
+    return compileFilters(inputs);
+  } catch (error) {
+    throw fail('invalid-argument', `${messageOf(error)}: invalid argument: invalid argument`, error);
+  }
 }
 
 function testOf({ path, operator, value }: Selector): Test {

@@ -1,0 +1,42 @@
+// The contract of every store, over gRPC: what clients of containerd rely on, shown on Troupe, and on Debian's
+// containerd so that it is known to be the contract.
+import { type TestContext, test } from 'node:test';
+import { type Kind, startDaemon } from '../fixtures/daemon.ts';
+import { containersSuite } from '../suites/stores/containers.ts';
+import { imagesSuite } from '../suites/stores/images.ts';
+import { leasesSuite } from '../suites/stores/leases.ts';
+import { namespacesSuite } from '../suites/stores/namespaces.ts';
+import { sandboxesSuite } from '../suites/stores/sandboxes.ts';
+import { type StoreSubject, Suite } from '../suites/stores/subject.ts';
+
+const suites: Readonly<Record<string, (suite: Suite) => Promise<void>>> = {
+  namespaces: namespacesSuite,
+  containers: containersSuite,
+  images: imagesSuite,
+  leases: leasesSuite,
+  sandboxes: sandboxesSuite,
+};
+
+// What nothing refers to stays until a test asks for a collection.
+const noCollection = [
+  '[plugins."io.containerd.gc.v1.scheduler"]',
+  'startup_delay = "1h"',
+  'schedule_delay = "0ms"',
+  'mutation_threshold = 1000000',
+  '',
+].join('\n');
+
+async function contract(t: TestContext, kind: Kind): Promise<void> {
+  await using daemon = await startDaemon(kind, { config: noCollection });
+  using client = daemon.grpc();
+  const version = kind === 'troupe' ? '2.3' : '1.6';
+  const subject: StoreSubject = { client, prefix: daemon.namespace, version, snapshotter: 'native' };
+  const only = process.env['TROUPE_CONTRACT_ONLY'];
+  for (const [name, run] of Object.entries(suites)) {
+    if (only === undefined || only === name)
+      await t.test(name, (context) => run(new Suite(context, subject)));
+  }
+}
+
+test('stores of troupe', (t) => contract(t, 'troupe'));
+test('stores of containerd', (t) => contract(t, 'containerd'));

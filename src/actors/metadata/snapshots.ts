@@ -49,7 +49,9 @@ export interface SnapshotsProtocol {
   'snapshots.prepare': {
     request: SnapshotName & {
       lease: string | undefined;
-      kind: MountableKind;
+      /** `committed`: data that a remote snapshotter supplies ready-made. */
+      kind: MountableKind | 'committed';
+      usage?: Usage;
       parent: string;
       parentId: number;
       id: number;
@@ -85,6 +87,7 @@ type Request<K extends keyof SnapshotsProtocol> = SnapshotsProtocol[K]['request'
 type Reply<K extends keyof SnapshotsProtocol> = SnapshotsProtocol[K]['reply'];
 
 const nothing = new Uint8Array(0);
+const kinds = { active: Kind.ACTIVE, view: Kind.VIEW, committed: Kind.COMMITTED } as const;
 
 export const snapshotOps = {
   'snapshots.open'(
@@ -121,14 +124,15 @@ export const snapshotOps = {
     const info: Info = {
       name: key,
       parent,
-      kind: kind === 'active' ? Kind.ACTIVE : Kind.VIEW,
+      kind: kinds[kind],
       createdAt: now,
       updatedAt: now,
       labels: dropEmpty(request.labels),
     };
     touchNamespace(txn, namespace);
     leaseAdd(txn, namespace, lease, leaseResource(snapshotter, key));
-    put(txn, namespace, snapshotter, { id, parents: chainOn(below), usage: noUsage }, info);
+    const { usage = noUsage } = request;
+    put(txn, namespace, snapshotter, { id, parents: chainOn(below), usage }, info);
     txn.put('snapshot_children', childKey(snapshotter, below?.id ?? 0, id), nothing);
     if (kind === 'active') {
       const event = SnapshotPrepare.encode({ key, parent, snapshotter }).finish();

@@ -54,7 +54,8 @@ export const snapshotActor = defineActor<SnapshotProtocol, SnapshotSignal, Snaps
         prepareSnapshot(state, request, (id) => context.signal({ kind: 'reap', id }), signal),
       ),
 
-    mounts({ reader, backend }, request) {
+    mounts(state, request, call, context) {
+      const { reader, backend } = state;
       const record = mustFind(reader, backend.name, request);
       if (record.kind === Kind.COMMITTED) {
         throw fail(
@@ -62,7 +63,9 @@ export const snapshotActor = defineActor<SnapshotProtocol, SnapshotSignal, Snaps
           `snapshot "${request.key}" is committed: it has no mounts of its own`,
         );
       }
-      return { mounts: backend.mounts(backendSnapshot(record)) };
+      const mounts = backend.mounts(backendSnapshot(request.namespace, record));
+      if (!(mounts instanceof Promise)) return { mounts };
+      return work(state, call, context, async () => ({ mounts: await mounts }));
     },
 
     commit: (state, request, call, context) =>
@@ -79,7 +82,7 @@ export const snapshotActor = defineActor<SnapshotProtocol, SnapshotSignal, Snaps
       if (record.kind === Kind.VIEW) return noUsage;
       if (record.kind !== Kind.ACTIVE)
         throw fail('data-loss', `snapshot "${request.key}" is ${kindName(record.kind)}`);
-      return work(state, call, context, (signal) => state.backend.usage(record.id, signal));
+      return work(state, call, context, (signal) => state.backend.usage(record, signal));
     },
 
     reap(state, { ids }, _call, context) {

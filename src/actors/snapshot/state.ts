@@ -81,12 +81,15 @@ export function mustFind(
 }
 
 /** An active snapshot or a view as its backend sees it. */
-export function backendSnapshot(record: SnapshotRecord): BackendSnapshot {
+export function backendSnapshot(namespace: string, record: SnapshotRecord): BackendSnapshot {
+  const info = Info.decode(record.info);
   return {
     id: record.id,
     kind: record.kind === Kind.ACTIVE ? 'active' : 'view',
     parents: record.parents,
-    labels: backendLabels(Info.decode(record.info).labels),
+    labels: backendLabels(info.labels),
+    namespace,
+    key: info.name,
   };
 }
 

@@ -1,9 +1,18 @@
 // The long work of a snapshot actor: making data and recording it, measuring and committing, sweeping.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { codeOf, type ErrorCode, fail } from '../../api/model/errors.ts';
+import { label } from '../../api/model/labels.ts';
+import type { Created, Usage } from '../../api/model/ports/snapshotter.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
+import type { SnapshotRecord } from '../metadata/snapshot-record.ts';
 import type { CommitRequest, PrepareRequest, SnapshotProtocol } from './protocol.ts';
-import { backendLabels, lookBeforeCommit, lookBeforePrepare, type SnapshotState } from './state.ts';
+import {
+  backendLabels,
+  backendSnapshot,
+  lookBeforeCommit,
+  lookBeforePrepare,
+  type SnapshotState,
+} from './state.ts';
 
 /** Times that a request looks again when what it found has changed meanwhile. */
 const attemptsMax = 5;
@@ -33,10 +42,12 @@ export async function prepareSnapshot(
       if ((await record(state, request, 0, 0)) === 'stale') continue;
     } else {
       const id = state.nextId++;
-      const snapshot = { id, kind: request.kind, parents, labels };
+      const { namespace, key, kind } = request;
+      const snapshot = { id, kind, parents, labels, namespace, key };
       state.making.add(id);
+      let made: Created | void;
       try {
-        await state.backend.create(snapshot, signal);
+        made = await state.backend.create(snapshot, signal);
       } catch (error) {
         state.making.delete(id);
         // The parent's data may have gone with its record since we looked.
@@ -44,9 +55,16 @@ export async function prepareSnapshot(
         throw error;
       }
       try {
-        const outcome = await record(state, request, id, parents[0] ?? 0);
+        const provided = made !== undefined && 'provided' in made ? made.provided : undefined;
+        const outcome = await record(state, request, id, parents[0] ?? 0, provided);
         state.making.delete(id);
-        if (outcome === 'created') return { mounts: state.backend.mounts(snapshot) };
+        if (outcome === 'created' && provided !== undefined) {
+          throw fail('already-exists', `target snapshot "${request.labels.get(label.snapshotRef)}"`);
+        }
+        if (outcome === 'created') {
+          const told = made !== undefined && 'mounts' in made ? made.mounts : undefined;
+          return { mounts: told === undefined ? await state.backend.mounts(snapshot) : [...told] };
+        }
         reap(id);
       } catch (error) {
         // In doubt the id stays protected until this actor starts anew and sees what was recorded.
@@ -66,9 +84,13 @@ async function record(
   request: PrepareRequest,
   id: number,
   parentId: number,
+  provided?: Usage,
 ): Promise<'created' | 'stale'> {
+  const target = request.labels.get(label.snapshotRef);
   const reply = await metadata.call('snapshots.prepare', {
     ...request,
+    // What a remote snapshotter supplies stands under the name that was asked for, committed from the start.
+    ...(provided === undefined ? {} : { key: target ?? '', kind: 'committed' as const, usage: provided }),
     snapshotter: backend.name,
     id,
     parentId,
@@ -86,9 +108,19 @@ export async function commitSnapshot(
   const { backend, metadata } = state;
   for (let attempt = 1; attempt <= attemptsMax; attempt++) {
     signal.throwIfAborted();
-    const { id } = lookBeforeCommit(state, request);
+    const active = lookBeforeCommit(state, request);
+    const { id } = active;
     try {
-      const usage = await backend.usage(id, signal);
+      const usage = await backend.usage(active, signal);
+      await backend.commit?.(
+        {
+          ...backendSnapshot(request.namespace, active),
+          name: request.name,
+          newLabels: backendLabels(request.labels),
+          newParent: newParentOf(state, active, request),
+        },
+        signal,
+      );
       const { outcome } = await metadata.call('snapshots.commit', {
         ...request,
         snapshotter: backend.name,
@@ -96,13 +128,35 @@ export async function commitSnapshot(
         usage,
         canRebase: backend.capabilities.includes('rebase'),
       });
-      if (outcome === 'committed') return;
+      if (outcome === 'committed') {
+        await settle(state, id);
+        return;
+      }
     } catch (error) {
       // The data may have gone with its record since we looked.
       if (codeOf(error) !== 'not-found' || attempt === attemptsMax) throw error;
     }
   }
   throw fail('unavailable', `snapshot "${request.key}" keeps changing: try again`);
+}
+
+/** The backend id of the parent that the request lays a parentless snapshot on; whether it may is the store's to say. */
+function newParentOf(
+  { reader, backend }: SnapshotState,
+  active: SnapshotRecord,
+  { namespace, parent }: CommitRequest,
+): number | undefined {
+  if (active.parents.length > 0 || parent === '') return undefined;
+  return reader.snapshot(namespace, backend.name, parent)?.id;
+}
+
+/** What is left over of a committed snapshot costs room and nothing else. */
+async function settle({ backend, log }: SnapshotState, id: number): Promise<void> {
+  try {
+    await backend.committed?.(id);
+  } catch (error) {
+    log.warn('what a committed snapshot no longer needs could not be removed', { id, error });
+  }
 }
 
 export async function removeSnapshot(

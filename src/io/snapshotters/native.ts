@@ -63,7 +63,7 @@ class Native implements Snapshotter {
     return [{ type: 'bind', source, target: '', options: ['rbind', kind === 'view' ? 'ro' : 'rw'] }];
   }
 
-  usage(id: number, signal?: AbortSignal): Promise<Usage> {
+  usage({ id }: Pick<BackendSnapshot, 'id'>, signal?: AbortSignal): Promise<Usage> {
     return this.#options.jobs.measure(this.#directories.of(id), signal);
   }
 

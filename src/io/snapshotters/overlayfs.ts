@@ -107,7 +107,7 @@ class Overlayfs implements Snapshotter {
     return [{ type: 'overlay', source: 'overlay', target: '', options }];
   }
 
-  usage(id: number, signal?: AbortSignal): Promise<Usage> {
+  usage({ id }: Pick<BackendSnapshot, 'id'>, signal?: AbortSignal): Promise<Usage> {
     return this.#options.jobs.measure(this.#upper(id), signal);
   }
 

@@ -14,6 +14,25 @@ export interface BackendSnapshot {
   readonly parents: readonly number[];
   /** The labels that reach backends: `containerd.io/snapshot.ref` and those under `containerd.io/snapshot/`. */
   readonly labels: ReadonlyMap<string, string>;
+  /** What it is called, for backends that keep names of their own. */
+  readonly namespace: string;
+  readonly key: string;
+}
+
+/** What became of a creation, where there is more to say than that the data is there. */
+export type Created =
+  /** How to mount it, when making it told. */
+  | { readonly mounts: readonly Mount[] }
+  /** Nothing was made: the committed snapshot that `containerd.io/snapshot.ref` asks for is there, under this id. */
+  | { readonly provided: Usage };
+
+/** An active snapshot about to be committed. */
+export interface BackendCommit extends BackendSnapshot {
+  readonly name: string;
+  /** Of the committed snapshot. */
+  readonly newLabels: ReadonlyMap<string, string>;
+  /** The parent that a parentless snapshot is laid on. */
+  readonly newParent: number | undefined;
 }
 
 export interface Usage {
@@ -41,11 +60,20 @@ export interface Snapshotter {
    * `invalid-argument` for unusable labels, `not-found` when a parent's data is gone, `resource-exhausted` for a
    * full disk.
    */
-  create(snapshot: BackendSnapshot, signal?: AbortSignal): Promise<void>;
-  /** How to mount it. Synchronous: nothing is looked up. */
-  mounts(snapshot: BackendSnapshot): Mount[];
+  create(snapshot: BackendSnapshot, signal?: AbortSignal): Promise<Created | void>;
+  /** How to mount it. */
+  mounts(snapshot: BackendSnapshot): Mount[] | Promise<Mount[]>;
   /** Measures the own data of an active snapshot, parents left out; `not-found` when there is none. */
-  usage(id: number, signal?: AbortSignal): Promise<Usage>;
+  usage(snapshot: Pick<BackendSnapshot, 'id' | 'parents'>, signal?: AbortSignal): Promise<Usage>;
+  /**
+   * Makes the data ready to be a parent, before the record says that it is. The snapshot stays active when the record
+   * refuses, so that this may be called again.
+   */
+  commit?(snapshot: BackendCommit, signal?: AbortSignal): Promise<void>;
+  /** The record says that it is committed: what only an active snapshot needs may go. */
+  committed?(id: number): Promise<void>;
+  /** Labels were changed; these now reach the backend. */
+  relabel?(id: number, labels: ReadonlyMap<string, string>, signal?: AbortSignal): Promise<void>;
   /** Labels that the backend itself adds to what Stat and List show. */
   ownLabels(id: number): ReadonlyMap<string, string>;
   /** Removes the data of a snapshot; what is gone already is fine. */

@@ -27,7 +27,7 @@ export class FakeBackend implements Snapshotter {
   mounts({ id }: BackendSnapshot) {
     return [{ type: 'fake', source: String(id), target: '', options: [] }];
   }
-  async usage(id: number) {
+  async usage({ id }: Pick<BackendSnapshot, 'id'>) {
     await this.onUsage(id);
     if (!this.made.has(id)) throw fail('not-found', `data of ${id}`);
     return { sizeBytes: id, inodes: 1 };

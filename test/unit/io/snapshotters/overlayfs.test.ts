@@ -5,6 +5,7 @@ import { chownSync, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:f
 import { test } from 'node:test';
 import { codeOf } from '../../../../src/api/model/errors.ts';
 import type { BackendSnapshot } from '../../../../src/api/model/ports/snapshotter.ts';
+import type { Mount } from '../../../../src/api/proto/gen/types/mount.ts';
 import { hostRootOf } from '../../../../src/io/snapshotters/idmap.ts';
 import { inlineTreeJobs } from '../../../../src/io/snapshotters/jobs.ts';
 import { type OverlayFeatures, probeOverlay } from '../../../../src/io/snapshotters/overlay-probe.ts';
@@ -35,7 +36,7 @@ function snapshot(
   parents: number[] = [],
   labels: Record<string, string> = {},
 ): BackendSnapshot {
-  return { id, kind, parents, labels: new Map(Object.entries(labels)) };
+  return { id, kind, parents, labels: new Map(Object.entries(labels)), namespace: 'test', key: `k${id}` };
 }
 
 test('directories are laid out as containerd lays them out', async () => {
@@ -60,7 +61,7 @@ test('mounts follow kind and number of parents', async () => {
   const at = (id: number, part = 'fs') => dir.sub(`root/snapshots/${id}/${part}`);
   const backend = await make(dir.sub('root'), { mountOptions: ['volatile'] });
   const only = (given: BackendSnapshot) => {
-    const mounts = backend.mounts(given);
+    const mounts = backend.mounts(given) as Mount[];
     assert.equal(mounts.length, 1);
     const [{ type, source, target, options }] = mounts as [(typeof mounts)[number]];
     assert.equal(target, '');
@@ -106,7 +107,8 @@ test('features and settings decide options, capabilities and labels', async () =
   await using dir = scratch('overlay');
   const tail = async (options: Partial<OverlayfsOptions>) => {
     const backend = await make(dir.sub('root'), options);
-    return backend.mounts(snapshot(9, 'view', [2, 1]))[0]?.options.slice(1);
+    const [mount] = backend.mounts(snapshot(9, 'view', [2, 1])) as Mount[];
+    return mount?.options.slice(1);
   };
   assert.deepEqual(await tail({ mountOptions: ['index=on'] }), ['index=on']);
   assert.deepEqual(await tail({ features: { ...plain, indexParameter: false } }), []);

@@ -2,8 +2,10 @@
 import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
 import { Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import zlib from 'node:zlib';
 import { fail, messageOf } from '../../api/model/errors.ts';
+import { type Codecs, type Decoder, nativeCodecs } from '../sys/codecs.ts';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -43,8 +45,8 @@ export function compressionOf(source: ByteSource): Compression {
 }
 
 /**
- * Calls `consume` with every chunk; a chunk may be overwritten after the call. Inflating runs ahead on another
- * thread. Throws `invalid-argument` for corrupt or truncated compressed data, and whatever `consume` throws.
+ * Calls `consume` with every chunk; a chunk may be overwritten after the call. Throws `invalid-argument` for corrupt
+ * or truncated compressed data, and whatever `consume` throws.
  */
 export async function eachChunk(
   source: ByteSource,
@@ -52,8 +54,19 @@ export async function eachChunk(
   stop: StopCheck,
   consume: (chunk: Buffer) => void,
 ): Promise<void> {
+  const turns = new Turns(stop);
   if (compression === 'none') {
-    eachPlainChunk(source, stop, consume);
+    for (const piece of piecesOf(source)) {
+      consume(piece);
+      await turns.pass();
+    }
+    return;
+  }
+  const codecs = nativeCodecs();
+  if (codecs !== undefined) {
+    using decoder = decoderOf(codecs, compression);
+    for (const piece of piecesOf(source)) await decode(decoder, piece, turns, consume);
+    decoder.finish();
     return;
   }
   const input =
@@ -61,6 +74,10 @@ export async function eachChunk(
       ? Readable.from([Buffer.from(source.bytes)])
       : createReadStream(source.path, { highWaterMark: readBytes });
   await inflated(input, compression, stop, consume);
+}
+
+function decoderOf(codecs: Codecs, compression: 'gzip' | 'zstd') {
+  return compression === 'gzip' ? codecs.gunzip() : codecs.unzstd(zstdWindowLogMax);
 }
 
 /**
@@ -89,12 +106,20 @@ export async function eachChunkOf(
       yield value;
     }
   };
-  if (compression !== 'none') {
+  const codecs = nativeCodecs();
+  if (compression !== 'none' && codecs === undefined) {
     await inflated(Readable.from(all(), { objectMode: false }), compression, stop, consume);
     return;
   }
   try {
-    for await (const chunk of all()) consume(chunk);
+    if (compression === 'none' || codecs === undefined) {
+      for await (const chunk of all()) consume(chunk);
+      return;
+    }
+    using decoder = decoderOf(codecs, compression);
+    const turns = new Turns(stop);
+    for await (const chunk of all()) await decode(decoder, chunk, turns, consume);
+    decoder.finish();
   } catch (error) {
     stream.destroy();
     throw error;
@@ -120,13 +145,14 @@ async function nextChunk(
   }
 }
 
+/** By node:zlib, where its libraries cannot be called straight. */
 async function inflated(
   input: Readable,
   compression: 'gzip' | 'zstd',
   stop: StopCheck,
   consume: (chunk: Buffer) => void,
 ): Promise<void> {
-  const inflate = decoder(compression);
+  const inflate = inflater(compression);
   let corrupt: unknown;
   inflate.once('error', (error) => {
     corrupt = error;
@@ -162,7 +188,7 @@ async function inflated(
  * The decoder works on a thread of its own, one piece at a time. It only runs on while a chunk is being consumed
  * when it finds input waiting and room for output.
  */
-function decoder(compression: 'gzip' | 'zstd'): Transform {
+function inflater(compression: 'gzip' | 'zstd'): Transform {
   const common = {
     chunkSize: inflateBytes,
     writableHighWaterMark: 2 * readBytes,
@@ -181,18 +207,54 @@ function isCodecError(error: unknown): boolean {
   return typeof code === 'string' && (code.startsWith('Z_') || code.startsWith('ZSTD_'));
 }
 
-function eachPlainChunk(source: ByteSource, stop: StopCheck, consume: (chunk: Buffer) => void): void {
+async function decode(
+  decoder: Decoder,
+  piece: Buffer,
+  turns: Turns,
+  consume: (chunk: Buffer) => void,
+): Promise<void> {
+  decoder.feed(piece);
+  for (let output = decoder.read(); output !== undefined; output = decoder.read()) {
+    consume(output);
+    if (turns.due()) await turns.pass();
+  }
+}
+
+/** Lets other events in now and then: one of them may say that the work is to stop. */
+class Turns {
+  static readonly lengthMs = 20;
+  readonly #stop: StopCheck;
+  #beganMs = performance.now();
+
+  constructor(stop: StopCheck) {
+    this.#stop = stop;
+  }
+
+  /** Throws when the work is to stop; true when it is time to let others in. */
+  due(): boolean {
+    this.#stop.throwIfAborted();
+    return performance.now() - this.#beganMs >= Turns.lengthMs;
+  }
+
+  async pass(): Promise<void> {
+    if (!this.due()) return;
+    await nextTurn();
+    this.#beganMs = performance.now();
+  }
+}
+
+/** A piece may be overwritten when the next one is asked for. */
+function* piecesOf(source: ByteSource): Generator<Buffer, void> {
   if ('bytes' in source) {
     const { bytes } = source;
-    consume(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    yield Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     return;
   }
   const buffer = Buffer.allocUnsafe(readBytes);
   const fd = openSync(source.path, 'r');
   try {
     for (let length = readSync(fd, buffer); length > 0; length = readSync(fd, buffer)) {
-      stop.throwIfAborted();
-      consume(length === buffer.length ? buffer : buffer.subarray(0, length));
+      yield length === buffer.length ? buffer : buffer.subarray(0, length);
     }
   } finally {
     closeSync(fd);

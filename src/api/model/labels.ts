@@ -32,6 +32,8 @@ export const label = {
   gcRefContent: 'containerd.io/gc.ref.content',
   gcRefSnapshot: 'containerd.io/gc.ref.snapshot.',
   gcRefImage: 'containerd.io/gc.ref.image',
+  /** On what goes when the image that the value names goes. */
+  gcBackRefImage: 'containerd.io/gc.bref.image',
   uncompressed: 'containerd.io/uncompressed',
   distributionSource: 'containerd.io/distribution.source.',
   snapshotRef: 'containerd.io/snapshot.ref',

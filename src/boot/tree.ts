@@ -17,6 +17,7 @@ import { gcPlugin } from './plugins/gc.ts';
 import { servicePlugins } from './plugins/services.ts';
 import { snapshotterPlugins } from './plugins/snapshotters.ts';
 import { taskPlugin } from './plugins/tasks.ts';
+import { streamingPlugin, transferPlugin } from './plugins/transfer.ts';
 import { type Daemon, type Jobs, pluginType } from './plugins/types.ts';
 
 export interface Tree {
@@ -65,9 +66,11 @@ export async function startTree(
     contentPlugin(daemon),
     ...snapshotterPlugins(daemon),
     metadataPlugin(daemon),
+    streamingPlugin(),
     gcPlugin(daemon),
     differPlugin(daemon),
     taskPlugin(daemon),
+    transferPlugin(daemon),
     ...servicePlugins(daemon),
   ]) {
     plugins.register(registration);

@@ -141,6 +141,11 @@ export function matchStrict(p: Platform): PlatformMatcher {
   return matchList([normalizePlatform(p)]);
 }
 
+/** What any of the platforms runs, those of the first platform first. */
+export function matchAny(platforms: readonly Platform[]): PlatformMatcher {
+  return matchList(platforms.flatMap(runnablePlatforms));
+}
+
 function matchList(list: readonly Platform[]): PlatformMatcher {
   return (candidate) => {
     const c = normalizePlatform(candidate);

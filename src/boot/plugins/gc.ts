@@ -3,6 +3,7 @@ import { type GcSchedule, gcActor, gcScheduleDefault } from '../../actors/gc/act
 import { type GcProtocol, gcPath } from '../../actors/gc/protocol.ts';
 import { mark, nodeTables } from '../../actors/metadata/gc/mark.ts';
 import { type SnapshotProtocol, snapshotPath } from '../../actors/snapshot/protocol.ts';
+import type { Streams } from '../../actors/streaming/protocol.ts';
 import { parseDurationNs } from '../../api/model/duration.ts';
 import { fail } from '../../api/model/errors.ts';
 import { actorChild } from '../../supervisor/supervisor.ts';
@@ -46,16 +47,19 @@ export function gcPlugin({ config, root, system, pool, directories, log, clock }
   return {
     type: pluginType.gc,
     id: 'scheduler',
-    requires: [pluginType.metadata],
+    requires: [pluginType.metadata, pluginType.streaming],
     required: true,
     async init(context) {
-      const { metadata, store, content } = context.get<Metadata>(pluginType.metadata);
+      const { metadata, reader, store, content } = context.get<Metadata>(pluginType.metadata);
+      const streams = context.get<Streams>(pluginType.streaming);
       const args = {
         metadata,
         log,
         schedule: scheduleOf(settingsOf(config, pluginType.gc, 'scheduler')),
         mark: async (signal: AbortSignal) => {
           const nowNs = clock.nowNs();
+          // Streams are no records: those that a lease kept end when it is found gone.
+          streams.collect((namespace, lease) => reader.leaseExists(namespace, lease));
           const entries = [...nodeTables, 'lease_resources' as const].reduce(
             (sum, t) => sum + store.count(t),
             0,

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import type { EventExchange } from '../../actors/events/protocol.ts';
 import { replayEvents } from '../../actors/events/replay.ts';
 import type { GcProtocol } from '../../actors/gc/protocol.ts';
+import type { Streams } from '../../actors/streaming/protocol.ts';
+import type { Transfers } from '../../actors/transfer/protocol.ts';
 import type { BoundService } from '../../api/grpc/bind.ts';
 import { containersService } from '../../api/grpc/containers.ts';
 import { contentService } from '../../api/grpc/content.ts';
@@ -17,7 +19,9 @@ import { namespacesService } from '../../api/grpc/namespaces.ts';
 import { sandboxStoreService } from '../../api/grpc/sandboxes.ts';
 import { snapshotsService } from '../../api/grpc/snapshots.ts';
 import { statusOf } from '../../api/grpc/status.ts';
+import { streamingService } from '../../api/grpc/streaming.ts';
 import { tasksService } from '../../api/grpc/tasks.ts';
+import { transferService } from '../../api/grpc/transfer.ts';
 import { versionService } from '../../api/grpc/version.ts';
 import type { Differ } from '../../api/model/ports/differ.ts';
 import { Status } from '../../api/proto/gen/google/rpc/status.ts';
@@ -44,7 +48,7 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     requires,
     init: make,
   });
-  const { differ, event, gc, metadata, runtime } = pluginType;
+  const { differ, event, gc, metadata, runtime, streaming, transfer } = pluginType;
   const records = (context: PluginInit) => context.get<Metadata>(metadata);
   const collector = (context: PluginInit): Collect => {
     const actor = context.get<ActorRef<GcProtocol>>(gc);
@@ -83,6 +87,9 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     serve('namespaces', [metadata], (context) => namespacesService(records(context))),
     serve('sandboxes', [metadata], (context) => sandboxStoreService(records(context))),
     serve('snapshots', [metadata], (context) => snapshotsService(records(context))),
+    serve('streaming', [streaming], (context) =>
+      streamingService({ streams: context.get<Streams>(streaming) }),
+    ),
     serve('tasks', [runtime, metadata], (context) => {
       const { reader, content } = records(context);
       return tasksService({
@@ -92,6 +99,9 @@ export function servicePlugins(daemon: Daemon): Registration[] {
         nowNs: () => clock.nowNs(),
       });
     }),
+    serve('transfer', [transfer], (context) =>
+      transferService({ transfers: context.get<Transfers>(transfer) }),
+    ),
     serve('version', [], () => versionService(version)),
     serve('introspection', [runtime], (context) =>
       introspectionService({

@@ -18,6 +18,8 @@ export const pluginType = {
   metadata: 'io.containerd.metadata.v1',
   gc: 'io.containerd.gc.v1',
   differ: 'io.containerd.differ.v1',
+  streaming: 'io.containerd.streaming.v1',
+  transfer: 'io.containerd.transfer.v1',
   runtime: 'io.containerd.runtime.v2',
   grpc: 'io.containerd.grpc.v1',
 } as const;

@@ -3,16 +3,22 @@
 import { type TestContext, test } from 'node:test';
 import { type Kind, startDaemon } from '../fixtures/daemon.ts';
 import { containersSuite } from '../suites/stores/containers.ts';
+import { contentSuite } from '../suites/stores/content.ts';
+import { edgesSuite } from '../suites/stores/edges.ts';
 import { imagesSuite } from '../suites/stores/images.ts';
 import { leasesSuite } from '../suites/stores/leases.ts';
 import { namespacesSuite } from '../suites/stores/namespaces.ts';
 import { sandboxesSuite } from '../suites/stores/sandboxes.ts';
+import { snapshotsSuite } from '../suites/stores/snapshots.ts';
 import { type StoreSubject, Suite } from '../suites/stores/subject.ts';
 
 const suites: Readonly<Record<string, (suite: Suite) => Promise<void>>> = {
+  edges: edgesSuite,
   namespaces: namespacesSuite,
   containers: containersSuite,
   images: imagesSuite,
+  content: contentSuite,
+  snapshots: snapshotsSuite,
   leases: leasesSuite,
   sandboxes: sandboxesSuite,
 };
@@ -23,6 +29,8 @@ const noCollection = [
   'startup_delay = "1h"',
   'schedule_delay = "0ms"',
   'mutation_threshold = 1000000',
+  // The next look after a deletion is this share of a pause away: minutes.
+  'pause_threshold = 0.00001',
   '',
 ].join('\n');
 

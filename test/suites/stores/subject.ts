@@ -65,7 +65,7 @@ export class Suite {
 
 export type Code = keyof typeof status;
 
-/** The call must fail with this code; its message must match, and as a rule ends in the text of its class. */
+/** The call must fail with this code; its message must match where one is given. */
 export async function refused(call: Promise<unknown>, code: Code, message?: RegExp): Promise<string> {
   const error = await call.then(
     () => assert.fail(`expected ${code}, but the call succeeded`),

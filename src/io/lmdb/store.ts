@@ -1,8 +1,6 @@
-// The store port over LMDB: commits are synchronous and flushed, because the writer has a thread of its own and
-// what arrives during a flush shares the next one.
+// The store port over LMDB: commits are synchronous and flushed. Checkpoints come this way, on a thread of their own.
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { type Database, open, type RootDatabase } from 'lmdb';
+import { type Database, open, type RootDatabase, type Transaction } from 'lmdb';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import type {
   Entry,
@@ -12,8 +10,6 @@ import type {
   StoreReader,
   StoreTxn,
 } from '../../api/model/ports/store.ts';
-import { dataFile } from './offline.ts';
-import { pageBytes, Room, type Written } from './room.ts';
 
 export interface LmdbOptions<Table extends string> {
   /** Directory of the environment; made with mode 0700 if missing. */
@@ -36,11 +32,17 @@ export const mapSizeBytesDefault = 16 * 1024 ** 3;
 /** LMDB's limit at 4 KiB pages, as lmdb-js builds it. */
 export const keyBytesMax = 1978;
 
-type Db = Database<Buffer, Buffer>;
+/** lmdb-js takes the transaction in `getBinary` too, which its types do not say. */
+type Db = Database<Buffer, Buffer> & { getBinary(key: Buffer, within?: Within): Buffer | undefined };
+
+/** Reads in this transaction instead of the newest one of the turn. */
+interface Within {
+  transaction?: Transaction;
+}
 
 const absentKey = Buffer.of(0);
 
-function openTables<Table extends string>(
+export function openTables<Table extends string>(
   options: LmdbOptions<Table>,
 ): { env: RootDatabase<Buffer, Buffer>; dbs: Map<Table, Db> } {
   mkdirSync(options.path, { recursive: true, mode: 0o700 });
@@ -56,41 +58,49 @@ function openTables<Table extends string>(
   });
   const dbs = new Map<Table, Db>();
   for (const table of options.tables) {
-    dbs.set(table, env.openDB<Buffer, Buffer>({ name: table, keyEncoding: 'binary', encoding: 'binary' }));
+    const db = env.openDB<Buffer, Buffer>({ name: table, keyEncoding: 'binary', encoding: 'binary' });
+    dbs.set(table, db as Db);
   }
   return { env, dbs };
 }
 
-function countOf<Table extends string>(dbs: Map<Table, Db>, table: Table): number {
+export function countOf<Table extends string>(dbs: Map<Table, Db>, table: Table): number {
   const { entryCount } = (dbs.get(table)?.getStats() ?? { entryCount: 0 }) as { entryCount: number };
   return entryCount;
 }
 
-function lastPageOf(env: RootDatabase<Buffer, Buffer>): number {
+export function lastPageOf(env: RootDatabase<Buffer, Buffer>): number {
   return (env.getStats() as { lastPageNumber: number }).lastPageNumber;
 }
 
-class View<Table extends string> implements StoreTxn<Table> {
+export class View<Table extends string> implements StoreTxn<Table> {
   readonly #dbs: Map<Table, Db>;
-  /** Since somebody last looked. */
-  written: Written = { puts: 0, deletes: 0, bytes: 0 };
-  constructor(dbs: Map<Table, Db>) {
+  #within: Within;
+
+  constructor(dbs: Map<Table, Db>, within: Within = {}) {
     this.#dbs = dbs;
+    this.#within = within;
   }
+
+  readIn(within: Within): void {
+    this.#within = within;
+  }
+
   #db(table: Table): Db {
     const db = this.#dbs.get(table);
     if (db === undefined) throw fail('internal', `the store has no table "${table}"`);
     return db;
   }
   get(table: Table, key: Uint8Array): Uint8Array | undefined {
-    return this.#db(table).getBinary(asBuffer(key));
+    return this.#db(table).getBinary(asBuffer(key), this.#within);
   }
   *range(table: Table, options: RangeOptions): Iterable<Entry> {
     const { start, end, limit } = options;
     const db = this.#db(table);
     // Of an environment that LMDB has given up, a range shows nothing, without an error; a look-up throws.
-    db.getBinary(absentKey);
+    db.getBinary(absentKey, this.#within);
     const range = db.getRange({
+      ...this.#within,
       ...(start === undefined ? {} : { start: asBuffer(start) }),
       ...(end === undefined ? {} : { end: asBuffer(end) }),
       ...(limit === undefined ? {} : { limit }),
@@ -101,12 +111,9 @@ class View<Table extends string> implements StoreTxn<Table> {
     if (key.length > keyBytesMax) {
       throw fail('invalid-argument', `a key of ${key.length} bytes is longer than ${keyBytesMax} bytes`);
     }
-    this.written.puts++;
-    this.written.bytes += key.length + value.length;
     this.#db(table).putSync(asBuffer(key), asBuffer(value));
   }
   delete(table: Table, key: Uint8Array): void {
-    this.written.deletes++;
     this.#db(table).removeSync(asBuffer(key));
   }
 }
@@ -133,7 +140,6 @@ export function openReader<Table extends string>(options: LmdbOptions<Table>): S
 export function openStore<Table extends string>(options: WriterOptions<Table>): Store<Table> {
   const { env, dbs } = openTables(options);
   const view = new View(dbs);
-  const room = new Room(join(options.path, dataFile), () => lastPageOf(env) * pageBytes + pageBytes);
   return {
     read: (work) => reading(env, () => work(view)),
     count(table) {
@@ -142,22 +148,14 @@ export function openStore<Table extends string>(options: WriterOptions<Table>): 
     },
     write(work) {
       try {
-        return env.transactionSync(() => {
-          view.written = { puts: 0, deletes: 0, bytes: 0 };
-          const result = work(view);
-          room.take(view.written);
-          return result;
-        });
+        return env.transactionSync(() => work(view));
       } catch (cause) {
         const error = storageError(cause);
         if (error !== cause && isDead(env, dbs)) options.onDead?.(error);
         throw error;
       }
     },
-    async close() {
-      room.close();
-      await env.close();
-    },
+    close: () => env.close(),
   };
 }
 

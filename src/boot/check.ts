@@ -7,7 +7,7 @@ import { fail } from '../api/model/errors.ts';
 import type { Digest } from '../api/model/ids.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
 import { bytesOnDisk } from '../io/check/bytes.ts';
-import { openOffline } from '../io/lmdb/offline.ts';
+import { openOfflineStore } from '../io/journal/offline.ts';
 import { acquireFileLock } from '../io/sys/lock.ts';
 import { contentDirectory, metadataDirectory } from './directories.ts';
 
@@ -34,7 +34,7 @@ export async function checkRoot(sys: Sys, root: string, options: CheckOptions = 
   }
   using _lock = acquireFileLock(sys, join(root, 'lock'));
   const disk = bytesOnDisk(root, contentDirectory(root));
-  const store = openOffline({ path: metadataDirectory(root), tables });
+  const store = openOfflineStore({ path: metadataDirectory(root), tables });
   try {
     const { problems, entries } = store.read((txn) => ({
       problems: checkStore(txn, disk),

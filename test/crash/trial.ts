@@ -8,7 +8,7 @@ import { NamespacesDefinition } from '../../src/api/proto/gen/services/namespace
 import { SnapshotsDefinition } from '../../src/api/proto/gen/services/snapshots/v1/snapshots.ts';
 import { checkRoot } from '../../src/boot/check.ts';
 import { contentDirectory, metadataDirectory } from '../../src/boot/directories.ts';
-import { openOffline } from '../../src/io/lmdb/offline.ts';
+import { openOfflineStore } from '../../src/io/journal/offline.ts';
 import { createSys } from '../../src/io/sys/sys.ts';
 import { Random } from '../sim/random.ts';
 import { CrashedDaemon } from './daemon.ts';
@@ -170,7 +170,7 @@ export class Trial {
    */
   #losePower(): void {
     const blobs = join(contentDirectory(this.#root), 'blobs');
-    const store = openOffline({ path: metadataDirectory(this.#root), tables });
+    const store = openOfflineStore({ path: metadataDirectory(this.#root), tables });
     const unsettled = store.read((txn) => Array.from(txn.range('blobs', {}), ({ key }) => key.toString()));
     void store.close();
     for (const digest of unsettled) {

@@ -92,6 +92,9 @@ test('a running daemon', async (t) => {
     assert.equal(same.code, 1);
     await daemon.ctrOk(['version']);
     await daemon.ctrOk(['content', 'ingest', 'still-works'], { input: 'x' });
+    const digest = (await daemon.ctrOk(['content', 'ls', '-q'])).trim();
+    // Nothing else keeps it from the collection that follows a start.
+    await daemon.ctrOk(['content', 'label', digest, 'containerd.io/gc.root=yes']);
   });
 
   await t.test('SIGTERM ends it with 0, and its root opens again', async () => {

@@ -1,16 +1,15 @@
-// The metadata actor: the only writer of the store. Whatever waits in its mailbox shares one transaction, and
-// each caller is answered when that transaction is durable.
+// The metadata actor: the only writer of the store. Each operation is checked against the newest state, durable or not;
+// its caller is answered when everything up to it is durable, and only then do readers see it.
 import { messageOf } from '../../api/model/errors.ts';
-import type { Store } from '../../api/model/ports/store.ts';
+import type { JournaledStore } from '../../api/model/ports/journaled-store.ts';
 import type { Clock } from '../../api/model/time.ts';
 import { defineActor } from '../../supervisor/actor.ts';
 import { isExpected } from '../../supervisor/failure.ts';
-import type { BatchedCall, Timer } from '../../supervisor/types.ts';
+import type { BatchedCall } from '../../supervisor/types.ts';
 import { containerOps } from './containers.ts';
 import { contentOps } from './content.ts';
 import { EventLog, type EventLogLimits } from './event-log.ts';
 import { eventOps } from './events.ts';
-import { Gathering } from './gather.ts';
 import { Collection } from './gc/collection.ts';
 import { collectionOps } from './gc/ops.ts';
 import { imageOps } from './images.ts';
@@ -39,7 +38,7 @@ const operations: ReadonlyMap<string, Operation> = new Map(
 );
 
 export interface MetadataArgs {
-  openStore: () => Store<Table>;
+  openStore: () => JournaledStore<Table> | Promise<JournaledStore<Table>>;
   clock: Clock;
   eventLog?: EventLogLimits;
   /** Called after each commit with the encoded envelopes of its events, in order, before any reply goes out. */
@@ -51,15 +50,9 @@ export interface MetadataArgs {
 
 interface State extends Omit<MetadataArgs, 'eventLog'> {
   eventLog: EventLog;
-  store: Store<Table>;
+  store: JournaledStore<Table>;
   collection: Collection;
-  gathering: Gathering;
-  /** What the next commit takes. */
-  waiting: BatchedCall<MetadataProtocol>[];
-  timer: Timer | undefined;
 }
-
-type Signal = 'commit';
 
 /** Operations that may leave garbage behind. */
 const deletions: ReadonlySet<string> = new Set([
@@ -71,95 +64,88 @@ const deletions: ReadonlySet<string> = new Set([
   'snapshots.remove',
 ]);
 
-/** Requests per transaction: bounds how long one commit keeps the first of its callers waiting. */
-const batchLengthMax = 1024;
-
-export const metadataActor = defineActor<MetadataProtocol, Signal, State, MetadataArgs>({
+export const metadataActor = defineActor<MetadataProtocol, never, State, MetadataArgs>({
   name: 'metadata',
   mailboxLengthMax: 65_536,
-  batchLengthMax,
+  batchLengthMax: 1024,
   stopTimeoutMs: 10_000,
-  init(_context, args) {
-    const store = args.openStore();
-    migrate(store);
-    const gathering = new Gathering();
-    const eventLog = new EventLog(args.eventLog);
-    return {
-      ...args,
-      eventLog,
-      store,
-      collection: new Collection(),
-      gathering,
-      waiting: [],
-      timer: undefined,
-    };
+  async init(_context, args) {
+    const store = await args.openStore();
+    await migrate(store);
+    return { ...args, store, eventLog: new EventLog(args.eventLog), collection: new Collection() };
   },
   // Calls come in batches only.
   handleCall: {} as never,
-  handleBatch(state, calls, context) {
-    state.waiting.push(...calls);
-    const { gathering, waiting } = state;
-    const delayMs = waiting.length >= batchLengthMax ? 0 : gathering.delayMs(waiting.length);
-    if (delayMs === 0) commitWaiting(state);
-    else state.timer ??= context.after(delayMs, 'commit');
-  },
-  handleSignal(state) {
-    commitWaiting(state);
-  },
+  handleBatch: (state, calls) => runFrom(state, calls, 0),
   async terminate(state) {
-    commitWaiting(state);
     await state.store.close();
   },
 });
 
-function commitWaiting(state: State): void {
-  state.timer?.cancel();
-  state.timer = undefined;
-  const calls = state.waiting.filter(({ call }) => !call.settled);
-  state.waiting = [];
-  if (calls.length === 0) return;
-  const beganMs = performance.now();
-  commit(state, calls);
-  state.gathering.committed(calls.length, performance.now() - beganMs);
-}
-
 type Outcome = { ok: true; value: unknown } | { ok: false; error: unknown };
 
-function commit(state: State, calls: readonly BatchedCall<MetadataProtocol>[]): void {
-  const outcomes: Outcome[] = [];
-  const events: Uint8Array[] = [];
-  try {
-    state.store.write((under) => {
-      const txn = new OperationTxn(under, state.clock, state.collection, state.eventLog);
-      for (const { op, request } of calls) {
-        const operation = operations.get(op);
-        try {
-          if (operation === undefined) throw new Error(`the metadata actor has no operation "${op}"`);
-          const value = operation(txn, request as never);
-          outcomes.push({ ok: true, value });
-        } catch (error) {
-          txn.discard();
-          if (!isExpected(error))
-            state.logError(`metadata operation ${op} failed: ${messageOf(error)}`, error);
-          outcomes.push({ ok: false, error });
-          continue;
-        }
-        // A failure here is the store's: it ends the transaction and with it every call of the batch.
-        events.push(...txn.apply());
-      }
-    });
-  } catch (error) {
-    state.eventLog.reset();
-    state.logError(`a metadata transaction of ${calls.length} requests failed: ${messageOf(error)}`, error);
-    for (const { call } of calls) call.fail(error);
-    return;
+interface Batch {
+  calls: BatchedCall<MetadataProtocol>[];
+  outcomes: Outcome[];
+  events: Uint8Array[];
+}
+
+/** Runs the calls from `index` on; waits where the store can take no more for now. */
+function runFrom(
+  state: State,
+  calls: readonly BatchedCall<MetadataProtocol>[],
+  index: number,
+): Promise<void> | undefined {
+  const { store } = state;
+  const batch: Batch = { calls: [], outcomes: [], events: [] };
+  for (let at = index; at < calls.length; at++) {
+    const busy = store.busy();
+    if (busy !== undefined) {
+      commit(state, batch);
+      return busy.then(() => runFrom(state, calls, at));
+    }
+    const entry = calls[at] as BatchedCall<MetadataProtocol>;
+    if (!entry.call.settled) runOne(state, entry, batch);
   }
-  if (events.length > 0) state.publish(events);
-  countMutations(state, calls, outcomes);
-  calls.forEach(({ call }, index) => {
-    const outcome = outcomes[index] as Outcome;
-    if (outcome.ok) call.reply(outcome.value as never);
-    else call.fail(outcome.error);
+  commit(state, batch);
+  return undefined;
+}
+
+function runOne(state: State, entry: BatchedCall<MetadataProtocol>, batch: Batch): void {
+  const { op, request } = entry;
+  const txn = new OperationTxn(state.store, state.clock, state.collection, state.eventLog);
+  batch.calls.push(entry);
+  try {
+    const operation = operations.get(op);
+    if (operation === undefined) throw new Error(`the metadata actor has no operation "${op}"`);
+    const value = operation(txn, request as never);
+    batch.events.push(...txn.apply());
+    batch.outcomes.push({ ok: true, value });
+  } catch (error) {
+    if (!isExpected(error)) state.logError(`metadata operation ${op} failed: ${messageOf(error)}`, error);
+    batch.outcomes.push({ ok: false, error });
+  }
+}
+
+/** A refusal waits as well: what it was decided by may not be durable yet. */
+function commit(state: State, batch: Batch): void {
+  const { calls, outcomes, events } = batch;
+  if (calls.length === 0) return;
+  state.store.commit((error) => {
+    if (error !== undefined) {
+      // Numbers of events that were lost are given again.
+      state.eventLog.reset();
+      state.logError(`a commit of ${calls.length} requests failed: ${messageOf(error)}`, error);
+      for (const { call } of calls) call.fail(error);
+      return;
+    }
+    if (events.length > 0) state.publish(events);
+    countMutations(state, calls, outcomes);
+    calls.forEach(({ call }, index) => {
+      const outcome = outcomes[index] as Outcome;
+      if (outcome.ok) call.reply(outcome.value as never);
+      else call.fail(outcome.error);
+    });
   });
 }
 

@@ -1,6 +1,7 @@
 // The tables of the metadata store, the form of their keys, and the place for migrations.
 import { fail } from '../../api/model/errors.ts';
-import type { RangeOptions, ReadTxn, Store, StoreReader } from '../../api/model/ports/store.ts';
+import type { JournaledStore, Write } from '../../api/model/ports/journaled-store.ts';
+import type { RangeOptions, ReadTxn, StoreReader } from '../../api/model/ports/store.ts';
 
 export const tables = [
   'meta',
@@ -68,13 +69,11 @@ export function partsOf(key: Uint8Array): string[] {
 
 const versionKey = Buffer.from('schema-version');
 
-/** Steps from version n to n + 1, by n. Each runs in a write transaction of its own with the version's change. */
-const migrations: Readonly<
-  Record<number, (txn: Parameters<Parameters<Store<Table>['write']>[0]>[0]) => void>
-> = {};
+/** Steps from version n to n + 1, by n: what each changes. They become durable together with the new version. */
+const migrations: Readonly<Record<number, (txn: MetadataReadTxn) => Write<Table>[]>> = {};
 
 /** Brings the store to this schema; a store from a newer Troupe is refused. */
-export function migrate(store: Store<Table>): void {
+export async function migrate(store: JournaledStore<Table>): Promise<void> {
   const stored = store.read((txn) => txn.get('meta', versionKey));
   let version = stored === undefined ? schemaVersion : Number(Buffer.from(stored).toString());
   if (!Number.isSafeInteger(version) || version > schemaVersion || version < 1) {
@@ -83,18 +82,15 @@ export function migrate(store: Store<Table>): void {
       `the metadata store has schema ${version}, this Troupe knows up to ${schemaVersion}: use the Troupe that wrote it or a newer one`,
     );
   }
-  if (stored === undefined) {
-    store.write((txn) => txn.put('meta', versionKey, Buffer.from(String(schemaVersion))));
-    return;
-  }
-  while (version < schemaVersion) {
+  const writes: Write<Table>[] = [];
+  for (; version < schemaVersion; version++) {
     const step = migrations[version];
     if (step === undefined) throw fail('internal', `no migration from schema ${version}`);
-    const next = version + 1;
-    store.write((txn) => {
-      step(txn);
-      txn.put('meta', versionKey, Buffer.from(String(next)));
-    });
-    version = next;
+    writes.push(...step(store.draft));
   }
+  if (stored !== undefined && writes.length === 0) return;
+  store.apply([...writes, { table: 'meta', key: versionKey, value: Buffer.from(String(schemaVersion)) }]);
+  await new Promise<void>((resolve, reject) => {
+    store.commit((error) => (error === undefined ? resolve() : reject(error)));
+  });
 }

@@ -1,8 +1,9 @@
-// One operation's view of the store: its writes wait in a buffer, so that a refused operation leaves nothing in
-// the transaction that it shares with others.
+// One operation's view of the store: its writes wait in a buffer, so that a refused operation leaves nothing in the
+// commit that it shares with others.
 
 import { encodeEvent } from '../../api/model/envelope.ts';
-import type { Entry, RangeOptions, StoreTxn } from '../../api/model/ports/store.ts';
+import type { JournaledStore, Write } from '../../api/model/ports/journaled-store.ts';
+import type { Entry, RangeOptions, ReadTxn } from '../../api/model/ports/store.ts';
 import type { Clock } from '../../api/model/time.ts';
 import type { EventLog } from './event-log.ts';
 import type { Collection } from './gc/collection.ts';
@@ -27,24 +28,25 @@ export interface WriteTxn {
   readonly collection: Collection;
 }
 
-interface Write {
-  table: Table;
-  key: Uint8Array;
-  value: Uint8Array | undefined;
-}
-
 export class OperationTxn implements WriteTxn {
-  readonly #under: StoreTxn<Table>;
+  readonly #store: Pick<JournaledStore<Table>, 'draft' | 'apply'>;
+  readonly #under: ReadTxn<Table>;
   readonly #clock: Clock;
-  readonly #writes = new Map<string, Write>();
+  readonly #writes = new Map<string, Write<Table>>();
   #events: Uint8Array[] = [];
 
   readonly #log: EventLog;
 
   readonly collection: Collection;
 
-  constructor(under: StoreTxn<Table>, clock: Clock, collection: Collection, log: EventLog) {
-    this.#under = under;
+  constructor(
+    store: Pick<JournaledStore<Table>, 'draft' | 'apply'>,
+    clock: Clock,
+    collection: Collection,
+    log: EventLog,
+  ) {
+    this.#store = store;
+    this.#under = store.draft;
     this.#clock = clock;
     this.collection = collection;
     this.#log = log;
@@ -98,25 +100,25 @@ export class OperationTxn implements WriteTxn {
     return identity !== undefined && this.#log.isRepeat(this.#under, identity);
   }
 
-  /** Hands the buffered writes to the shared transaction; returns the events to publish after its commit. */
+  /**
+   * Hands the buffered writes and the rows of the events to the store, all or none; returns the events to publish when
+   * they are durable.
+   */
   apply(): Uint8Array[] {
-    for (const { table, key, value } of this.#writes.values()) {
-      if (value === undefined) this.#under.delete(table, key);
-      else {
-        this.#under.put(table, key, value);
-        this.collection.note(table, key, value, 0n);
-      }
-    }
-    this.#writes.clear();
     const events = this.#events;
-    this.#events = [];
-    for (const event of events) this.#log.append(this.#under, event);
+    let writes: Write<Table>[];
+    try {
+      for (const event of events) this.#log.append(this, event);
+      writes = [...this.#writes.values()];
+      this.#store.apply(writes);
+    } catch (error) {
+      this.#log.reset();
+      throw error;
+    }
+    for (const { table, key, value } of writes) {
+      if (value !== undefined) this.collection.note(table, key, value, 0n);
+    }
     return events;
-  }
-
-  discard(): void {
-    this.#writes.clear();
-    this.#events = [];
   }
 }
 

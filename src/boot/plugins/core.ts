@@ -3,11 +3,14 @@ import { type ContentIoProtocol, type ContentStore, contentPath } from '../../ac
 import { type SharingPolicy, startContentStore } from '../../actors/content/store.ts';
 import { eventsActor } from '../../actors/events/actor.ts';
 import { createEventExchange } from '../../actors/events/exchange.ts';
+import type { EventExchange } from '../../actors/events/protocol.ts';
 import { eventsPath } from '../../actors/events/protocol.ts';
+import { type GcProtocol, gcPath } from '../../actors/gc/protocol.ts';
+import { type MetadataArgs, metadataActor } from '../../actors/metadata/actor.ts';
 import { type EventLogLimits, eventLogLimitsDefault } from '../../actors/metadata/event-log.ts';
 import { type MetadataProtocol, type MetadataReader, metadataPath } from '../../actors/metadata/protocol.ts';
 import { metadataReader } from '../../actors/metadata/reader.ts';
-import { type MetadataStoreReader, tables } from '../../actors/metadata/schema.ts';
+import { type Table, tables } from '../../actors/metadata/schema.ts';
 import { snapshotActor } from '../../actors/snapshot/actor.ts';
 import { snapshotPath } from '../../actors/snapshot/protocol.ts';
 import type { LoadedSnapshotter } from '../../api/grpc/snapshots.ts';
@@ -15,7 +18,8 @@ import { fail } from '../../api/model/errors.ts';
 import type { BlobStore } from '../../api/model/ports/blobs.ts';
 import type { Snapshotter } from '../../api/model/ports/snapshotter.ts';
 import { createBlobStore } from '../../io/blobs/store.ts';
-import { openReader } from '../../io/lmdb/store.ts';
+import { openJournaled, StoreSlot } from '../../io/journal/open.ts';
+import { poolChild } from '../../supervisor/pool.ts';
 import { actorChild } from '../../supervisor/supervisor.ts';
 import { moduleUrl, threadChild } from '../../supervisor/thread.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
@@ -69,7 +73,7 @@ export function contentPlugin({ root, system, directories }: Daemon): Registrati
 export interface Metadata {
   readonly metadata: ActorRef<MetadataProtocol>;
   readonly reader: MetadataReader;
-  readonly store: MetadataStoreReader;
+  readonly store: StoreSlot<Table>;
   readonly content: ContentStore;
   readonly snapshotters: ReadonlyMap<string, LoadedSnapshotter>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -97,6 +101,28 @@ function eventLogLimits(daemon: Daemon): EventLogLimits {
   return { eventsMax: limit('log_events_max', eventsMax), bytesMax: limit('log_bytes_max', bytesMax) };
 }
 
+/** The store, with a thread for its checkpoints that comes when there is something to do. */
+async function storeSlot({ system, root, sys, directories, log }: Daemon): Promise<StoreSlot<Table>> {
+  const module = moduleUrl(import.meta.url, '../../threads/store');
+  const options = { name: 'store', module, threadsMin: 0, threadsMax: 1, queueLengthMax: 4 };
+  const thread = poolChild<typeof import('../../threads/store.ts')>(system, options, threadShutdownMs);
+  await root.startChild(thread.spec);
+  const path = directories.metadata;
+  // A transaction that is cut off in the middle would lock all others out: it takes the time that it takes.
+  const deadlineMs = Number.POSITIVE_INFINITY;
+  return new StoreSlot<Table>(() =>
+    openJournaled({
+      path,
+      tables,
+      allocate: (fd, offset, lengthBytes) => sys.fallocate(fd, offset, lengthBytes),
+      checkpointer: {
+        run: (job) => thread.run('checkpoint', { ...job, storePath: path, tables }, { deadlineMs }),
+      },
+      warn: (message, error) => log.warn(message, { error }),
+    }),
+  );
+}
+
 /** Clients and configurations know the metadata store by the name of containerd's database. */
 export function metadataPlugin(daemon: Daemon): Registration {
   const { config, root, system, directories, log, clock } = daemon;
@@ -109,19 +135,21 @@ export function metadataPlugin(daemon: Daemon): Registration {
       const policy = sharingPolicy(daemon);
       context.export('policy', policy);
       context.export('path', directories.metadata);
-      const thread = {
-        name: 'metadata',
-        module: moduleUrl(import.meta.url, '../../threads/metadata'),
-        data: {
-          storePath: directories.metadata,
-          logLevel: config.logLevel,
-          eventLog: eventLogLimits(daemon),
-        },
-        routes: [metadataPath],
+      const exchange = context.get<EventExchange>(pluginType.event);
+      const store = await storeSlot(daemon);
+      const gc = system.ref<GcProtocol>(gcPath);
+      const writer: MetadataArgs = {
+        openStore: () => store.open(),
+        clock,
+        eventLog: eventLogLimits(daemon),
+        publish: (envelopes) => exchange.publish(envelopes),
+        onCommit: (committed) => gc.cast('committed', committed),
+        logError: (message, error) => log.error(message, { error }),
       };
-      await root.startChild(threadChild(system, thread, threadShutdownMs));
+      await root.startChild(
+        actorChild(system, 'metadata', metadataActor, writer, { restart: 'permanent', path: metadataPath }),
+      );
       const metadata = system.ref<MetadataProtocol>(metadataPath);
-      const store = openReader({ path: directories.metadata, tables });
       const reader = metadataReader(store);
       const content = await startContentStore({
         ...context.get<ContentBytes>(pluginType.content),

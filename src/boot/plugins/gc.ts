@@ -66,6 +66,8 @@ export function gcPlugin({ config, root, system, pool, directories, log, clock }
           );
           // Waking a pool thread takes longer than marking this many.
           if (entries <= markInPlaceMax) return store.read((txn) => mark(txn, nowNs));
+          // Other threads see the tables alone.
+          await store.checkpoint();
           return pool.run('markGarbage', { storePath: directories.metadata, nowNs }, { signal });
         },
         cleanContent: async (signal: AbortSignal) => {

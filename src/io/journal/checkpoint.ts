@@ -4,8 +4,8 @@ import { fail } from '../../api/model/errors.ts';
 import type { Store } from '../../api/model/ports/store.ts';
 import { readJournal } from './device.ts';
 import { textOf } from './layers.ts';
-import type { Checkpointed } from './recover.ts';
 import { type FoundRecord, idBytes, recordsIn, rowsOf } from './record.ts';
+import type { Checkpointed } from './recover.ts';
 
 export interface CheckpointJob {
   readonly journalPath: string;
@@ -55,10 +55,7 @@ function lastRows(
     }
   }
   return new Map(
-    [...tables].map(([table, rows]) => [
-      table,
-      [...rows.values()].sort(([a], [b]) => Buffer.compare(a, b)),
-    ]),
+    [...tables].map(([table, rows]) => [table, [...rows.values()].sort(([a], [b]) => Buffer.compare(a, b))]),
   );
 }
 

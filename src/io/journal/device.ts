@@ -157,7 +157,11 @@ export interface OpenJournal {
  * Opens the journal of a store, and makes it when the store has never had one. `knownId` is what the tables say of
  * their journal: with it, files that are missing or another journal's are `data-loss`.
  */
-export function openJournal(directory: string, knownId?: Uint8Array, sizeBytes = firstSizeBytes): OpenJournal {
+export function openJournal(
+  directory: string,
+  knownId?: Uint8Array,
+  sizeBytes = firstSizeBytes,
+): OpenJournal {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const paths = journalPaths(directory);
   const ids = paths.map((path) =>

@@ -10,10 +10,10 @@ import type { ReadTxn } from '../../api/model/ports/store.ts';
 import type { JournalDevice } from './device.ts';
 import { Layers, textOf } from './layers.ts';
 import { Memtable, type Totals } from './memtable.ts';
-import { recover } from './recover.ts';
-import { keyLengthMax, RecordWriter, rowsOf } from './record.ts';
-import { JournalTail } from './tail.ts';
 import { type Base, type JournalDeps, type JournalLimits, journalLimitsDefault } from './parts.ts';
+import { keyLengthMax, RecordWriter, rowsOf } from './record.ts';
+import { recover } from './recover.ts';
+import { JournalTail } from './tail.ts';
 
 /** Files grow by this factor until they are as large as they may become. */
 const growth = 4;

@@ -1,6 +1,6 @@
 // The tables of a journaled store as the thread that serves reads them: through one read transaction that is renewed
 // after a checkpoint, and at no other time.
-import { fdatasyncSync, openSync, closeSync } from 'node:fs';
+import { closeSync, fdatasyncSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RangeOptions } from '../../api/model/ports/store.ts';
 import { dataFile } from './offline.ts';

@@ -45,6 +45,7 @@ export interface Libc {
   write: Call<[number, Uint8Array, number]>;
   lseek: Call<[number, number, number]>;
   ftruncate: Call<[number, number]>;
+  fallocate: Call<[number, number, number, number]>;
   fsync: Call<[number]>;
   syncfs: Call<[number]>;
   statx: Call<[number, CString, number, number, Uint8Array]>;
@@ -96,6 +97,7 @@ export function openLibc(): Libc {
     write: bind('int64 write(int, const void*, size_t)'),
     lseek: bind('int64 lseek(int, int64, int)'),
     ftruncate: bind('int ftruncate(int, int64)'),
+    fallocate: bind('int fallocate(int, int, int64, int64)'),
     fsync: bind('int fsync(int)'),
     syncfs: bind('int syncfs(int)'),
     statx: bind('int statx(int, const char*, int, uint, void*)'),

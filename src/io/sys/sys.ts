@@ -166,6 +166,8 @@ export function createSys(libc: Libc = openLibc()): Sys {
     },
     seek: (fd, position) => void check(libc.lseek(fd, position, 0), 'lseek', fd),
     ftruncate: (fd, sizeBytes) => void check(libc.ftruncate(fd, sizeBytes), 'ftruncate', fd),
+    fallocate: (fd, offset, lengthBytes) =>
+      void check(libc.fallocate(fd, 0, offset, lengthBytes), 'fallocate', fd),
     fsync: (fd) => void check(libc.fsync(fd), 'fsync', fd),
     syncfs: (fd) => void check(libc.syncfs(fd), 'syncfs', fd),
 

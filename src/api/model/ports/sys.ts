@@ -137,6 +137,8 @@ export interface Sys {
   /** lseek(2) from the start. */
   seek(fd: number, position: number): void;
   ftruncate(fd: number, sizeBytes: number): void;
+  /** fallocate(2), mode 0: blocks for a range of a file, which grows when the range ends behind it. */
+  fallocate(fd: number, offset: number, lengthBytes: number): void;
   fsync(fd: number): void;
   /** syncfs(2): the whole file system that holds `fd`. */
   syncfs(fd: number): void;

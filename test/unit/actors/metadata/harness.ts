@@ -1,5 +1,5 @@
 // A metadata actor over a store in a temporary directory, for tests.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { ftruncateSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MetadataArgs, metadataActor } from '../../../../src/actors/metadata/actor.ts';
@@ -12,7 +12,7 @@ import { metadataReader } from '../../../../src/actors/metadata/reader.ts';
 import { type MetadataStoreReader, tables } from '../../../../src/actors/metadata/schema.ts';
 import { systemClock } from '../../../../src/api/model/time.ts';
 import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
-import { openReader, openStore } from '../../../../src/io/lmdb/store.ts';
+import { LocalCheckpointer, openJournaled, StoreSlot } from '../../../../src/io/journal/open.ts';
 import { ActorSystem } from '../../../../src/supervisor/system.ts';
 import type { ActorRef } from '../../../../src/supervisor/types.ts';
 
@@ -36,14 +36,21 @@ export async function startMetadata(args: Pick<MetadataArgs, 'eventLog'> = {}): 
   const errors: string[] = [];
   const start = () =>
     system.spawn(metadataPath, metadataActor, {
-      openStore: () => openStore(options),
+      openStore: () => store.open(),
       ...args,
       clock: systemClock(),
       publish: (envelopes) => void events.push(...envelopes.map((bytes) => Envelope.decode(bytes))),
       logError: (message) => void errors.push(message),
     });
+  const checkpointer = new LocalCheckpointer(options);
+  const store = new StoreSlot(() =>
+    openJournaled({
+      ...options,
+      checkpointer,
+      allocate: (fd, offset, length) => ftruncateSync(fd, offset + length),
+    }),
+  );
   let actor = await start();
-  const store = openReader(options);
   return {
     system,
     metadata: system.ref<MetadataProtocol>(metadataPath),
@@ -58,6 +65,7 @@ export async function startMetadata(args: Pick<MetadataArgs, 'eventLog'> = {}): 
     async [Symbol.asyncDispose]() {
       await actor.stop({ kind: 'shutdown' });
       await store.close();
+      await checkpointer.close();
       rmSync(dir, { recursive: true, force: true });
     },
   };

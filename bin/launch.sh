@@ -1,7 +1,7 @@
 # Runs an entry point of the checkout or package that a launcher belongs to, on the Node that is pinned for it.
 # Sourced by the launchers beside it, which set `self` to their own real path.
 
-# launch ENTRY [ARGUMENT...]
+# launch ENTRY [ARGUMENT...]; `node_flags` are words for Node itself
 launch() {
   root=${self%/bin/*}
   # A checkout runs the sources as they stand; Node runs no .ts under node_modules, so a package brings JavaScript.
@@ -26,5 +26,6 @@ launch() {
   if [ -n "$cache" ] && [ -O "$cache" ]; then
     export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$cache/.cache/troupe/compiled}"
   fi
-  exec "$above/node_modules/node/bin/node" "$entry" "$@"
+  # shellcheck disable=SC2086 # several words
+  exec "$above/node_modules/node/bin/node" ${node_flags:-} "$entry" "$@"
 }

@@ -161,6 +161,7 @@ const builtinHomes: Record<string, string[]> = {
     'threads/',
     'daemon.ts',
     'cli.ts',
+    'shim.ts',
   ],
   'node:fs/promises': ['io/', 'api/cli/', 'api/client/', 'api/grpc/', 'api/ttrpc/', 'boot/', 'threads/'],
 };

@@ -22,6 +22,8 @@ export interface TtrpcServerOptions {
   readonly connectionsMax?: number;
   /** Told of peers that were refused and of errors on connections. */
   readonly onError?: (error: Error) => void;
+  /** Told of each peer that is served. */
+  readonly onConnection?: () => void;
 }
 
 export interface ListenOptions {
@@ -80,6 +82,7 @@ export class TtrpcServer {
     }
     const connection = new ServerConnection(socket, this.#services);
     this.#connections.add(connection);
+    this.#options.onConnection?.();
     void connection.closed.then(() => this.#connections.delete(connection));
   }
 

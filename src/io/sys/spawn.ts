@@ -1,7 +1,7 @@
 // Starts child processes by posix_spawn(3): Node's own spawn forks, which copies the page tables of the whole daemon
 // and holds up its thread for ten milliseconds and more.
 import koffi from 'koffi';
-import type { ProcessExit, Spawn } from '../../api/model/ports/process.ts';
+import type { ProcessExit, Spawn, SpawnRequest } from '../../api/model/ports/process.ts';
 import { SysError } from './errno.ts';
 
 /** More than posix_spawnattr_t and posix_spawn_file_actions_t take in glibc (336, 80) and musl. */
@@ -14,12 +14,21 @@ const noHang = 1;
 const einval = 22;
 const echild = 10;
 const sigsetBytes = 128;
+/** F_DUPFD_CLOEXEC of fcntl(2). */
+const dupFdCloseOnExec = 1030;
 
-export function openSpawn(library = 'libc.so.6'): Spawn {
+/** What a child gets besides program and arguments: descriptor `i` of the child is `fds[i]` of this process. */
+export interface SpawnFdsRequest extends SpawnRequest {
+  readonly fds: readonly number[];
+}
+
+/** Starts a child in a process group of its own and returns its pid; whoever calls has to reap it. */
+export type SpawnFds = (request: SpawnFdsRequest) => number;
+
+export function openSpawnFds(library = 'libc.so.6'): SpawnFds {
   const libc = koffi.load(library);
-  const pipe2 = libc.func('int pipe2(_Out_ int32_t*, int)');
   const close = libc.func('int close(int)');
-  const waitpid = libc.func('int waitpid(int, _Out_ int32_t*, int)');
+  const fcntl = libc.func('int fcntl(int, int, int)');
   const sigfillset = libc.func('int sigfillset(void*)');
   const actionsInit = libc.func('int posix_spawn_file_actions_init(void*)');
   const actionsDestroy = libc.func('int posix_spawn_file_actions_destroy(void*)');
@@ -40,29 +49,29 @@ export function openSpawn(library = 'libc.so.6'): Spawn {
     if (errno !== 0) throw new SysError(errno, what, subject);
   };
 
-  return ({ file, args, cwd, env }) => {
+  return ({ file, args, cwd, env, fds }) => {
     const environment = Object.entries(env).flatMap(([key, value]) =>
       value === undefined ? [] : [`${key}=${value}`],
     );
     if ([file, cwd, ...args, ...environment].some((text) => text.includes('\0'))) {
       throw new SysError(einval, 'posix_spawn', file);
     }
-    const open: number[] = [];
-    const pipe = (): [number, number] => {
-      const ends = [0, 0];
-      if (pipe2(ends, closeOnExec) !== 0) throw new SysError(koffi.errno(), 'pipe2', file);
-      open.push(...ends);
-      return ends as [number, number];
-    };
+    const moved: number[] = [];
     const actions = Buffer.alloc(opaqueBytes);
     const attributes = Buffer.alloc(opaqueBytes);
     check(actionsInit(actions), 'posix_spawn_file_actions_init', file);
     check(attrInit(attributes), 'posix_spawnattr_init', file);
     try {
-      const [stdin, stdout, stderr] = [pipe(), pipe(), pipe()];
-      check(addDup2(actions, stdin[0], 0), 'posix_spawn_file_actions_adddup2', file);
-      check(addDup2(actions, stdout[1], 1), 'posix_spawn_file_actions_adddup2', file);
-      check(addDup2(actions, stderr[1], 2), 'posix_spawn_file_actions_adddup2', file);
+      fds.forEach((fd, target) => {
+        let source = fd;
+        if (fd < fds.length && fd !== target) {
+          // It would be overwritten before its turn.
+          source = fcntl(fd, dupFdCloseOnExec, fds.length);
+          if (source < 0) throw new SysError(koffi.errno(), 'fcntl', `fd ${fd}`);
+          moved.push(source);
+        }
+        check(addDup2(actions, source, target), 'posix_spawn_file_actions_adddup2', file);
+      });
       check(addChdir(actions, cwd), 'posix_spawn_file_actions_addchdir_np', cwd);
       // Node ignores SIGPIPE and may block others: the child starts with everything as the system has it.
       const signals = Buffer.alloc(sigsetBytes);
@@ -77,19 +86,38 @@ export function openSpawn(library = 'libc.so.6'): Spawn {
         'posix_spawn',
         file,
       );
-      for (const end of [stdin[0], stdout[1], stderr[1]]) close(end);
-      open.length = 0;
-      return {
-        pid: pid[0] as number,
-        stdin: stdin[1],
-        stdout: stdout[0],
-        stderr: stderr[0],
-        poll: () => reap(pid[0] as number),
-      };
+      return pid[0] as number;
     } finally {
-      for (const end of open) close(end);
+      for (const fd of moved) close(fd);
       actionsDestroy(actions);
       attrDestroy(attributes);
+    }
+  };
+}
+
+export function openSpawn(library = 'libc.so.6'): Spawn {
+  const libc = koffi.load(library);
+  const pipe2 = libc.func('int pipe2(_Out_ int32_t*, int)');
+  const close = libc.func('int close(int)');
+  const waitpid = libc.func('int waitpid(int, _Out_ int32_t*, int)');
+  const spawnFds = openSpawnFds(library);
+
+  return (request) => {
+    const open: number[] = [];
+    const pipe = (): [number, number] => {
+      const ends = [0, 0];
+      if (pipe2(ends, closeOnExec) !== 0) throw new SysError(koffi.errno(), 'pipe2', request.file);
+      open.push(...ends);
+      return ends as [number, number];
+    };
+    try {
+      const [stdin, stdout, stderr] = [pipe(), pipe(), pipe()];
+      const pid = spawnFds({ ...request, fds: [stdin[0], stdout[1], stderr[1]] });
+      for (const end of [stdin[0], stdout[1], stderr[1]]) close(end);
+      open.length = 0;
+      return { pid, stdin: stdin[1], stdout: stdout[0], stderr: stderr[0], poll: () => reap(pid) };
+    } finally {
+      for (const end of open) close(end);
     }
   };
 
@@ -103,8 +131,12 @@ export function openSpawn(library = 'libc.so.6'): Spawn {
       // Somebody has reaped it already: how it ended is lost.
       return { code: undefined, signal: undefined };
     }
-    const word = status[0] as number;
-    const signal = word & 0x7f;
-    return signal === 0 ? { code: (word >> 8) & 0xff, signal: undefined } : { code: undefined, signal };
+    return exitOf(status[0] as number);
   }
+}
+
+/** A status word of wait(2). */
+export function exitOf(word: number): ProcessExit {
+  const signal = word & 0x7f;
+  return signal === 0 ? { code: (word >> 8) & 0xff, signal: undefined } : { code: undefined, signal };
 }

@@ -1,0 +1,59 @@
+// The machine as a container actor sees it, put together from runtime, streams, exits and cgroups.
+import { mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ContainerHost } from '../../api/model/ports/container-host.ts';
+import type { Clock } from '../../api/model/time.ts';
+import { createCgroups } from '../cgroups/cgroups.ts';
+import { openChildren } from '../sys/children.ts';
+import type { FdWatch } from '../sys/fd-watch.ts';
+import { mountAll, unmount } from '../sys/mount.ts';
+import { openNotifications } from '../sys/notifications.ts';
+import { openPipes } from '../sys/pipes.ts';
+import { readStat } from '../sys/process-stat.ts';
+import { openSpawnFds } from '../sys/spawn.ts';
+import { createSys } from '../sys/sys.ts';
+import { openTerminals } from '../sys/terminal.ts';
+import { createCommands } from './command.ts';
+import { createExits, type Exits } from './exits.ts';
+import { createRecords } from './records.ts';
+import { createRuntime } from './runtime.ts';
+import { decodeOptions, saveOptions, settingsFrom } from './settings.ts';
+import { readSpec } from './spec.ts';
+import { adoptStdio, openStdio, type StdioDeps } from './stdio.ts';
+
+export interface Host extends ContainerHost {
+  /** Reaps children that nobody watches: orphans that this process was given as their sub-reaper. */
+  sweep(): void;
+}
+
+export function createHost(watch: FdWatch, env: NodeJS.ProcessEnv, clock: Clock): Host {
+  const sys = createSys();
+  const spawn = openSpawnFds();
+  const pipes = openPipes();
+  const exits: Exits = createExits(openChildren(), watch);
+  const nullFd = openSync('/dev/null', 'r+');
+  const stdio: StdioDeps = { spawn, pipes, exits, watch, nullFd, terminals: openTerminals(watch) };
+  const rootfsOf = (bundle: string) => join(bundle, 'rootfs');
+  return {
+    runtime: createRuntime(createCommands({ spawn, pipes, exits, env }), watch),
+    exits,
+    cgroups: createCgroups(openNotifications(watch)),
+    records: createRecords(),
+    settingsOf(namespace, bundle, options) {
+      const decoded = decodeOptions(options);
+      saveOptions(bundle, decoded);
+      return settingsFrom(namespace, decoded);
+    },
+    readSpec,
+    openStdio: (paths, owner, signal) => openStdio(paths, owner, stdio, signal),
+    adoptStdio,
+    mountRootfs(bundle, mounts) {
+      mkdirSync(rootfsOf(bundle), { recursive: true, mode: 0o711 });
+      mountAll(sys, mounts, rootfsOf(bundle));
+    },
+    unmountRootfs: (bundle) => unmount(sys, rootfsOf(bundle)),
+    startTicksOf: (pid) => readStat(pid)?.startTicks,
+    nowNs: () => clock.nowNs(),
+    sweep: () => exits.sweep(),
+  };
+}

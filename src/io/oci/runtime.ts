@@ -1,0 +1,234 @@
+// An OCI runtime (runc, crun, or another with their command line) as the shim drives it.
+import { mkdtempSync, readFileSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { codeOf, fail, messageOf } from '../../api/model/errors.ts';
+import type {
+  CommandLimits,
+  ContainerPlace,
+  OciRuntime,
+  Stdio,
+} from '../../api/model/ports/container-host.ts';
+import { CheckpointOptions } from '../../api/proto/gen/types/runc/options/oci.ts';
+import type { FdWatch } from '../sys/fd-watch.ts';
+import type { RuntimeCommands } from './command.ts';
+import { kindOfVersion, quickDelete, quickStart, type RuntimeKind } from './quick.ts';
+
+/** What is left of the time when something has to be undone. */
+const undoDeadlineMs = 10_000;
+const versionDeadlineMs = 10_000;
+const fullCheckpoint = 'containerd.runc.v1.CheckpointOptions';
+
+export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRuntime {
+  const kinds = new Map<string, Promise<RuntimeKind>>();
+
+  /** Asked once of each binary; a replaced one is asked again. */
+  function kindOf({ settings }: ContainerPlace): Promise<RuntimeKind> {
+    const file = commands.find(settings.binary);
+    const { mtimeMs, size } = statSync(file);
+    const key = `${file}\0${mtimeMs}\0${size}`;
+    let kind = kinds.get(key);
+    if (kind === undefined) {
+      kind = commands.ask(file, ['--version'], versionDeadlineMs).then(kindOfVersion, () => 'other' as const);
+      kinds.set(key, kind);
+    }
+    return kind;
+  }
+
+  const plain = async (
+    place: ContainerPlace,
+    operation: string,
+    limits: CommandLimits,
+    rest: string[] = [],
+  ) =>
+    await commands.run({
+      place,
+      args: [operation, ...rest, place.id],
+      failure: `OCI runtime ${operation} failed`,
+      limits,
+    });
+
+  const readPid = (path: string): number => {
+    const pid = Number(readFileSync(path, 'utf8').trim());
+    if (!Number.isSafeInteger(pid) || pid <= 0) throw fail('unknown', `${path} holds no process id`);
+    return pid;
+  };
+
+  async function undo(place: ContainerPlace, error: unknown): Promise<never> {
+    if (statSync(join(place.settings.root, place.id), { throwIfNoEntry: false }) !== undefined) {
+      try {
+        await plain(place, 'delete', { deadlineMs: undoDeadlineMs }, ['--force']);
+      } catch (undoError) {
+        throw fail(codeOf(error), `${messageOf(error)}; undoing failed: ${messageOf(undoError)}`, error);
+      }
+    }
+    throw error;
+  }
+
+  /** Runs what makes the init process: its pid comes in a file, its terminal over the console socket. */
+  async function begin(
+    place: ContainerPlace,
+    io: Stdio,
+    args: readonly string[],
+    failure: string,
+    limits: CommandLimits,
+  ): Promise<number> {
+    const pidFile = join(place.bundle, 'init.pid');
+    const stop = new AbortController();
+    const attached = io.attached(stop.signal);
+    // Looked at below; a runtime that fails first must not leave a rejection behind.
+    attached.catch(() => {});
+    try {
+      await commands.run({
+        place,
+        args: [
+          args[0] as string,
+          '--bundle',
+          place.bundle,
+          '--pid-file',
+          pidFile,
+          ...args.slice(1),
+          place.id,
+        ],
+        fds: io.fds,
+        failure,
+        limits,
+        onStarted: () => io.handedOver(),
+      });
+      await attached;
+      return readPid(pidFile);
+    } catch (error) {
+      stop.abort();
+      return await undo(place, error);
+    }
+  }
+
+  const creation = ({ settings }: ContainerPlace, io: Stdio): string[] => [
+    ...(io.consoleSocket === undefined ? [] : ['--console-socket', io.consoleSocket]),
+    ...(settings.noPivotRoot ? ['--no-pivot'] : []),
+  ];
+
+  return {
+    async create(place, io, limits) {
+      const keyring = place.settings.noNewKeyring ? ['--no-new-keyring'] : [];
+      return await begin(
+        place,
+        io,
+        ['create', ...creation(place, io), ...keyring],
+        'OCI runtime create failed',
+        limits,
+      );
+    },
+
+    async restore(place, io, { image, parent }, limits) {
+      const work = place.settings.criuWorkPath || join(place.bundle, 'work');
+      const from = ['--image-path', image, '--work-path', work];
+      const parents = parent === '' ? [] : ['--parent-path', parent];
+      const args = ['restore', ...from, ...parents, '--detach', ...creation(place, io), '-no-subreaper'];
+      return await begin(place, io, args, 'OCI runtime restore failed', limits);
+    },
+
+    async start(place, spec, limits) {
+      const kind = spec.hasHooks ? 'other' : await kindOf(place);
+      if (await quickStart(kind, place, watch, limits.deadlineMs)) return;
+      await plain(place, 'start', limits);
+    },
+
+    async exec(place, { id, process }, io, limits) {
+      const directory = mkdtempSync(join(tmpdir(), 'runc-process'));
+      const processPath = join(directory, 'process.json');
+      const pidFile = join(place.bundle, `${id}.pid`);
+      const stop = new AbortController();
+      const attached = io.attached(stop.signal);
+      attached.catch(() => {});
+      try {
+        writeFileSync(processPath, process, { mode: 0o600 });
+        const socket = io.consoleSocket === undefined ? [] : ['--console-socket', io.consoleSocket];
+        await commands.run({
+          place,
+          args: ['exec', '--process', processPath, ...socket, '--detach', '--pid-file', pidFile, place.id],
+          fds: io.fds,
+          failure: 'OCI runtime exec failed',
+          limits,
+          onStarted: () => io.handedOver(),
+        });
+        await attached;
+        const pid = readPid(pidFile);
+        unlinkSync(pidFile);
+        return pid;
+      } catch (error) {
+        stop.abort();
+        rmSync(pidFile, { force: true });
+        throw error;
+      } finally {
+        rmSync(directory, { recursive: true, force: true });
+      }
+    },
+
+    async kill(place, signal, all, limits) {
+      try {
+        await commands.run({
+          place,
+          args: ['kill', ...(all ? ['--all'] : []), place.id, String(signal)],
+          failure: 'OCI runtime kill failed',
+          limits,
+        });
+      } catch (error) {
+        const gone = /container not running|no such process|process already finished|does not exist/i;
+        if (gone.test(messageOf(error))) throw fail('not-found', 'process already finished', error);
+        throw error;
+      }
+    },
+
+    async delete(place, spec, force, limits) {
+      if (!force && spec?.hasHooks === false && quickDelete(await kindOf(place), place)) return;
+      try {
+        await plain(place, 'delete', limits, force ? ['--force'] : []);
+      } catch (error) {
+        if (!/does not exist/.test(messageOf(error))) throw error;
+      }
+    },
+
+    pause: async (place, limits) => void (await plain(place, 'pause', limits)),
+    resume: async (place, limits) => void (await plain(place, 'resume', limits)),
+
+    async update(place, resources, limits) {
+      await commands.run({
+        place,
+        args: ['update', '--resources=-', place.id],
+        stdin: resources,
+        failure: 'OCI runtime update failed',
+        limits,
+      });
+    },
+
+    async processes(place, limits) {
+      const text = await plain(place, 'ps', limits, ['--format', 'json']);
+      const pids: unknown = JSON.parse(text);
+      if (!Array.isArray(pids)) throw fail('unknown', `OCI runtime ps printed ${text.slice(0, 80)}`);
+      return pids.map(Number);
+    },
+
+    async checkpoint(place, { image, work, options }, limits) {
+      if (options !== undefined && options.typeUrl !== '' && !options.typeUrl.endsWith(fullCheckpoint)) {
+        throw fail(
+          'unknown',
+          `checkpoint options of type "${options.typeUrl}": this runtime takes ${fullCheckpoint}`,
+        );
+      }
+      const chosen = CheckpointOptions.decode(options?.value ?? new Uint8Array(0));
+      const flags = [
+        ...(chosen.openTcp ? ['--tcp-established'] : []),
+        ...(chosen.externalUnixSockets ? ['--ext-unix-sk'] : []),
+        ...(chosen.terminal ? ['--shell-job'] : []),
+        ...(chosen.fileLocks ? ['--file-locks'] : []),
+        ...chosen.emptyNamespaces.flatMap((name) => ['--empty-ns', name]),
+        ...(chosen.exit ? [] : ['--leave-running']),
+      ];
+      const workPath = chosen.workPath === '' ? work : chosen.workPath;
+      await plain(place, 'checkpoint', limits, ['--image-path', image, '--work-path', workPath, ...flags]);
+    },
+
+    sharesKernel: async (place) => (await kindOf(place)) !== 'other',
+  };
+}

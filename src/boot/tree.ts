@@ -83,8 +83,11 @@ export async function startTree(
   }
   const services: BoundService[] = [];
   for (const { type, id, state, error } of plugins.list()) {
-    if (state !== 'ready') log.warn(`plugin ${type} ${id} is not available: ${error?.message}`);
-    else if (type === pluginType.grpc) services.push(plugins.instance(type, id));
+    if (state !== 'ready') {
+      // What this machine cannot do is no fault.
+      const level = error?.code === 'unimplemented' ? 'info' : 'warn';
+      log[level](`plugin ${type} ${id} is not available: ${error?.message}`);
+    } else if (type === pluginType.grpc) services.push(plugins.instance(type, id));
   }
   const grpc = createGrpcServer({
     services,

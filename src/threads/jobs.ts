@@ -5,6 +5,7 @@ import type { Sys } from '../api/model/ports/sys.ts';
 import { layerJobFunctions } from '../io/jobs/layer-jobs.ts';
 import { openReader } from '../io/lmdb/store.ts';
 import { treeJobFunctions } from '../io/snapshotters/jobs.ts';
+import { subvolumeJobFunctions } from '../io/snapshotters/subvolume-jobs.ts';
 import { createSys } from '../io/sys/sys.ts';
 
 let sys: Sys | undefined;
@@ -16,6 +17,7 @@ function threadSys(): Sys {
 }
 
 export const { measureTree, copyTree, removeTree } = treeJobFunctions(threadSys);
+export const { callSubvolume, measureChanges } = subvolumeJobFunctions(threadSys);
 export const { applyLayer, diffLayer } = layerJobFunctions(threadSys);
 
 let store: { path: string; reader: MetadataStoreReader } | undefined;

@@ -36,8 +36,8 @@ export class SnapshotBench implements AsyncDisposable {
     this.#make = make;
   }
 
-  static async start(make: MakeBackend): Promise<SnapshotBench> {
-    const bench = new SnapshotBench(await startMetadata(), scratch('snap'), make);
+  static async start(make: MakeBackend, directory?: string): Promise<SnapshotBench> {
+    const bench = new SnapshotBench(await startMetadata(), scratch('snap', directory), make);
     await bench.#start();
     return bench;
   }

@@ -1,11 +1,10 @@
 // File systems in user space: a helper program mounts them (`mount.fuse3 source target -t kind -o option`).
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { fail } from '../../api/model/errors.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
+import { findProgram } from './programs.ts';
 
 const helperDeadlineMs = 10_000;
-const directories = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 const form = /^(fuse3?)\.([A-Za-z0-9_.-]+)$/;
 
 export function isFuse(type: string): boolean {
@@ -17,7 +16,7 @@ export function mountFuse({ type, source, options }: Mount, target: string): voi
   const match = form.exec(type);
   if (match === null) throw fail('invalid-argument', `mount type "${type}" names no file system`);
   const helper = `mount.${match[1]}`;
-  const file = directories.map((directory) => `${directory}/${helper}`).find((path) => existsSync(path));
+  const file = findProgram(helper);
   if (file === undefined) {
     throw fail('failed-precondition', `mount type "${type}" needs the program ${helper}: install it`);
   }

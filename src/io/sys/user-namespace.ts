@@ -1,7 +1,8 @@
 // User namespaces for ID-mapped mounts: the kernel takes a map only as the namespace of some process, so a child is
 // started in a new one, its maps are written, and it ends as soon as the namespace is held by a descriptor.
-import { closeSync, existsSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { fail, wrap } from '../../api/model/errors.ts';
+import { findProgram } from './programs.ts';
 import { openSpawn } from './spawn.ts';
 
 const entriesMax = 340;
@@ -19,7 +20,7 @@ function mapLines(map: string): string {
 }
 
 function program(name: string): string {
-  const found = [`/usr/bin/${name}`, `/bin/${name}`].find((file) => existsSync(file));
+  const found = findProgram(name);
   if (found === undefined)
     throw fail('failed-precondition', `ID-mapped mounts need ${name}(1) on this machine`);
   return found;

@@ -1,6 +1,5 @@
 // A metadata actor over a store in a temporary directory, for tests.
 import { ftruncateSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MetadataArgs, metadataActor } from '../../../../src/actors/metadata/actor.ts';
 import {
@@ -15,6 +14,7 @@ import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
 import { LocalCheckpointer, openJournaled, StoreSlot } from '../../../../src/io/journal/open.ts';
 import { ActorSystem } from '../../../../src/supervisor/system.ts';
 import type { ActorRef } from '../../../../src/supervisor/types.ts';
+import { fastDirectory } from '../../../fixtures/scratch.ts';
 
 export interface MetadataHarness extends AsyncDisposable {
   system: ActorSystem;
@@ -29,7 +29,7 @@ export interface MetadataHarness extends AsyncDisposable {
 }
 
 export async function startMetadata(args: Pick<MetadataArgs, 'eventLog'> = {}): Promise<MetadataHarness> {
-  const dir = mkdtempSync(join(tmpdir(), 'troupe-metadata-'));
+  const dir = mkdtempSync(join(fastDirectory(), 'troupe-metadata-'));
   const options = { path: dir, tables, mapSizeBytes: 256 * 1024 * 1024 };
   const system = new ActorSystem({ name: 'test' });
   const events: Envelope[] = [];

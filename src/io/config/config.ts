@@ -4,8 +4,10 @@ import { resolve } from 'node:path';
 import { parse, TomlError } from 'smol-toml';
 import { fail } from '../../api/model/errors.ts';
 import type { StreamProcessor } from '../../api/model/ports/differ.ts';
+import { type MetricsConfig, metricsFrom } from './metrics.ts';
 import { Section, type Table } from './section.ts';
 import { streamProcessorsFrom } from './stream-processors.ts';
+import { type Timeouts, timeoutsFrom, timeoutsToToml } from './timeouts.ts';
 
 export interface SocketConfig {
   address: string;
@@ -25,6 +27,8 @@ export interface DaemonConfig {
   logLevel: string;
   /** 0 leaves the value as it is. */
   oomScore: number;
+  timeouts: Timeouts;
+  metrics: MetricsConfig;
   /** Settings of plugins by their id, as written. */
   plugins: ReadonlyMap<string, Readonly<Record<string, unknown>>>;
   /** Programs that turn layers of one media type into another. */
@@ -113,8 +117,11 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
       return [id, value as Table];
     }),
   );
+  const timeouts = timeoutsFrom(top.table('timeouts') ?? {});
+  const metricsSection = top.section('metrics');
+  const metrics = metricsFrom(metricsSection);
   const processors = streamProcessorsFrom(top.section('stream_processors'));
-  const sections = [grpcSection, ttrpcSection, debug, top];
+  const sections = [grpcSection, ttrpcSection, debug, metricsSection, top];
   const unknownKeys = sections.flatMap((section) => section?.unknown() ?? []).concat(processors.unknownKeys);
   return {
     root,
@@ -123,6 +130,8 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
     ttrpc,
     logLevel: logLevel || 'info',
     oomScore,
+    timeouts,
+    metrics,
     plugins,
     streamProcessors: processors.list,
     unknownKeys,
@@ -156,6 +165,8 @@ export function toToml(config: DaemonConfig): Record<string, unknown> {
     grpc: socket(config.grpc),
     ttrpc: socket(config.ttrpc),
     debug: { level: config.logLevel },
+    metrics: { address: config.metrics.address },
+    timeouts: timeoutsToToml(config.timeouts),
     plugins: Object.fromEntries(config.plugins),
     stream_processors: Object.fromEntries(
       config.streamProcessors.map(({ id, accepts, returns, path, args, env }) => [

@@ -28,6 +28,13 @@ export class Section {
     throw this.#wrong(key, 'a string');
   }
 
+  boolean(key: string): boolean | undefined {
+    this.#asked.add(key);
+    const value = this.#table[key];
+    if (value === undefined || typeof value === 'boolean') return value;
+    throw this.#wrong(key, 'true or false');
+  }
+
   integer(key: string, min: number, max: number): number | undefined {
     this.#asked.add(key);
     const value = this.#table[key];

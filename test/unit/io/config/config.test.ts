@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { parse, stringify } from 'smol-toml';
 import { type ConfigFlags, configFrom, loadConfig, toToml } from '../../../../src/io/config/config.ts';
+import { parseListenAddress } from '../../../../src/io/config/metrics.ts';
+import { timeoutMsOf } from '../../../../src/io/config/timeouts.ts';
 
 function load(text: string, flags: ConfigFlags = {}) {
   const dir = mkdtempSync(join(tmpdir(), 'troupe-config-'));
@@ -136,5 +138,25 @@ test('stream processors are read in order; without the section there are those f
   );
   for (const bad of ['path = "x"', 'accepts = ["a"]\nreturns = "b"', 'accepts = "a"']) {
     assert.throws(() => load(`[stream_processors.p]\n${bad}`), { code: 'invalid-argument' });
+  }
+});
+
+test("time limits have containerd's names and defaults", () => {
+  const { timeouts } = load('[timeouts]\n"io.containerd.timeout.shim.load" = "1m30s"\n"own" = "20ms"');
+  assert.equal(timeoutMsOf(timeouts, 'shim.load'), 90_000);
+  assert.equal(timeoutMsOf(timeouts, 'shim.shutdown'), 3_000);
+  assert.equal(timeoutMsOf(timeouts, 'nobody.knows'), 1_000);
+  for (const bad of ['"x"', '"-1s"', '5', '"5"']) {
+    assert.throws(() => load(`[timeouts]\n"a.b" = ${bad}`), { code: 'invalid-argument', message: /a\.b/ });
+  }
+});
+
+test('the address of metrics is checked at the start', () => {
+  assert.equal(load('').metrics.address, '');
+  assert.equal(load('[metrics]\naddress = "127.0.0.1:1338"').metrics.address, '127.0.0.1:1338');
+  assert.deepEqual(parseListenAddress('[::1]:80'), { host: '::1', port: 80 });
+  assert.deepEqual(parseListenAddress(':80'), { host: undefined, port: 80 });
+  for (const bad of ['1338', 'host:', 'host:70000', 'a:b:1']) {
+    assert.throws(() => load(`[metrics]\naddress = "${bad}"`), { code: 'invalid-argument' });
   }
 });

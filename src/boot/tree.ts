@@ -14,6 +14,7 @@ import type { ExitReason } from '../supervisor/types.ts';
 import { contentPlugin, eventPlugin, metadataPlugin } from './plugins/core.ts';
 import { differPlugin } from './plugins/differ.ts';
 import { gcPlugin } from './plugins/gc.ts';
+import { sandboxPlugins } from './plugins/sandboxes.ts';
 import { servicePlugins } from './plugins/services.ts';
 import { snapshotterPlugins } from './plugins/snapshotters.ts';
 import { taskPlugin } from './plugins/tasks.ts';
@@ -69,6 +70,7 @@ export async function startTree(
     streamingPlugin(),
     gcPlugin(daemon),
     differPlugin(daemon),
+    ...sandboxPlugins(daemon),
     taskPlugin(daemon),
     transferPlugin(daemon),
     ...servicePlugins(daemon),

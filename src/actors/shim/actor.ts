@@ -56,7 +56,8 @@ const callsInFlightMax = 4096;
 const waitingMax = 1024;
 
 function factsOf(live: LiveShim): ShimFacts {
-  return { bundlePath: live.bundle.path, version: live.version };
+  const { bundle, address, version } = live;
+  return { bundlePath: bundle.path, address: { ...address, version } };
 }
 
 function adopt(state: ShimState, live: LiveShim, context: Context): void {
@@ -74,8 +75,9 @@ function whenKnown(state: ShimState, call: Call<never>, action: () => void): typ
   return noReply;
 }
 
-function passOn(state: ShimState, { method, payload, deadlineMs }: ShimCall, call: Call<Uint8Array>): void {
+function passOn(state: ShimState, request: ShimCall, call: Call<Uint8Array>): void {
   const { live } = state;
+  const { service, method, payload, deadlineMs } = request;
   if (live === undefined) {
     call.fail(fail('not-found', `task "${state.args.key.id}"`));
     return;
@@ -92,7 +94,12 @@ function passOn(state: ShimState, { method, payload, deadlineMs }: ShimCall, cal
   call.onCancel(() => abort.abort());
   state.inFlight++;
   // Answered without a turn of the actor: nothing here depends on its state.
-  callShim(live, method, payload, { deadlineMs, signal: abort.signal }).then(
+  const options = { deadlineMs, signal: abort.signal };
+  const answered =
+    service === undefined
+      ? callShim(live, method, payload, options)
+      : live.connection.call(service, method, payload, options);
+  answered.then(
     (answer) => {
       state.inFlight--;
       call.reply(answer);

@@ -1,16 +1,17 @@
 // How a shim comes to life, is found again, and is cleaned up: the steps, without the actor's state.
 import { codeOf, fail, wrap } from '../../api/model/errors.ts';
 import type { Log } from '../../api/model/ports/log.ts';
-import type {
-  Bundle,
-  DialShim,
-  ShimAddress,
-  ShimConnection,
-  ShimKey,
-  ShimRuntime,
+import {
+  type Bundle,
+  type DialShim,
+  type ShimAddress,
+  type ShimConnection,
+  type ShimKey,
+  type ShimRuntime,
+  taskServiceOf,
 } from '../../api/model/ports/shim.ts';
 import { type DeleteResponse, ShutdownRequest } from '../../api/proto/gen/runtime/task/v3/shim.ts';
-import type { ShimLaunch } from './protocol.ts';
+import type { SandboxShim, ShimLaunch } from './protocol.ts';
 
 export interface ShimTimeouts {
   /** Dialing a shim that has said where it listens. */
@@ -42,7 +43,11 @@ export interface ShimDependencies {
 
 export interface LiveShim {
   readonly bundle: Bundle;
-  readonly binary: string;
+  /** Absent for a task that has joined the shim of a sandbox. */
+  readonly binary: string | undefined;
+  readonly address: ShimAddress;
+  /** The shim is the sandbox's: not for a task to shut down. */
+  readonly joined: boolean;
   readonly connection: ShimConnection;
   /** Absent when the shim logs elsewhere, or its log cannot be read. */
   logFifo: { close(): void } | undefined;
@@ -60,6 +65,7 @@ export async function launchShim(
   launch: ShimLaunch,
   signal: AbortSignal,
 ): Promise<LiveShim> {
+  if (launch.join !== undefined) return await joinShim(deps, key, launch, launch.join, signal);
   const { runtime, timeouts } = deps;
   const binary = await runtime.resolve(launch.runtime).catch((error) => {
     throw wrap('failed to start shim: failed to resolve runtime path', error);
@@ -90,7 +96,8 @@ export async function launchShim(
       retryMs: dialRetryMs,
       signal: stop.signal,
     });
-    const live: LiveShim = { bundle, binary, connection, logFifo, version: address.version };
+    const { version } = address;
+    const live: LiveShim = { bundle, binary, address, joined: false, connection, logFifo, version };
     if (signal.aborted) {
       await shutdownShim(deps, live);
       throw fail('canceled', 'context canceled');
@@ -119,6 +126,32 @@ export async function launchShim(
   }
 }
 
+/** Takes the shim of a sandbox for a task of it. */
+async function joinShim(
+  deps: ShimDependencies,
+  key: ShimKey,
+  launch: ShimLaunch,
+  { sandboxId, address }: SandboxShim,
+  signal: AbortSignal,
+): Promise<LiveShim> {
+  const { runtime, timeouts } = deps;
+  const bundle = await runtime.createBundle(key, { spec: launch.spec });
+  let connection: ShimConnection | undefined;
+  try {
+    await runtime.saveSandbox(bundle, sandboxId);
+    const { namespace } = key;
+    connection = await deps.dial(address, { namespace, timeoutMs: timeouts.dialMs, signal });
+    await runtime.saveAddress(bundle, address);
+    signal.throwIfAborted();
+    const { version } = address;
+    return { bundle, binary: undefined, address, joined: true, connection, logFifo: undefined, version };
+  } catch (error) {
+    connection?.close();
+    await removeQuietly(deps, bundle);
+    throw wrap(`failed to join the shim of sandbox "${sandboxId}"`, error);
+  }
+}
+
 /**
  * Connects to the shim of a bundle that is there already; if it is gone, everything of it is removed. A shim that lets
  * nobody connect, being stopped or swamped, is waited for: its containers live.
@@ -141,7 +174,9 @@ export async function loadShim(
     const address = await runtime.loadAddress(bundle);
     if (address === undefined) throw fail('not-found', 'the bundle names no address');
     const connection = await dialPatiently(deps, key, address, stopping);
-    const live: LiveShim = { bundle, binary, connection, logFifo: undefined, version: address.version };
+    const joined = (await runtime.loadSandbox(bundle)) !== undefined;
+    const { version } = address;
+    const live: LiveShim = { bundle, binary, address, joined, connection, logFifo: undefined, version };
     void reopenLog(deps, live);
     return { live };
   } catch (error) {
@@ -201,11 +236,11 @@ export async function callShim(
   options: { deadlineMs: number; signal?: AbortSignal },
 ): Promise<Uint8Array> {
   try {
-    return await live.connection.call(live.version, method, payload, options);
+    return await live.connection.call(taskServiceOf(live.version), method, payload, options);
   } catch (error) {
     const mayBeOlder = live.version === 3 && (method === 'Connect' || method === 'Create');
     if (!mayBeOlder || codeOf(error) !== 'unimplemented') throw error;
-    const answer = await live.connection.call(2, method, payload, options);
+    const answer = await live.connection.call(taskServiceOf(2), method, payload, options);
     live.version = 2;
     return answer;
   }
@@ -213,7 +248,7 @@ export async function callShim(
 
 /** Shutdown and hang up. */
 export async function shutdownShim({ log, timeouts }: ShimDependencies, live: LiveShim): Promise<void> {
-  if (!live.connection.ended) {
+  if (!live.connection.ended && !live.joined) {
     const request = ShutdownRequest.encode(ShutdownRequest.create({ id: live.bundle.id })).finish();
     try {
       await callShim(live, 'Shutdown', request, { deadlineMs: timeouts.shutdownMs });
@@ -232,7 +267,8 @@ export async function cleanUpShim(
   expected: boolean,
 ): Promise<DeleteResponse | undefined> {
   live.connection.close();
-  const deleted = await deleteQuietly(deps, live.bundle, live.binary, expected);
+  const { binary, bundle } = live;
+  const deleted = binary === undefined ? undefined : await deleteQuietly(deps, bundle, binary, expected);
   live.logFifo?.close();
   await removeQuietly(deps, live.bundle);
   return deleted;

@@ -1,4 +1,5 @@
 // The face of a shim actor: one shim instance, from its bundle to its end. Lives at `shim/<namespace>/<id>`.
+import type { ShimAddress } from '../../api/model/ports/shim.ts';
 import type { Any } from '../../api/proto/gen/google/protobuf/any.ts';
 
 export interface ShimLaunch {
@@ -7,16 +8,24 @@ export interface ShimLaunch {
   readonly options: Any | undefined;
   /** Becomes config.json. */
   readonly spec: Uint8Array | undefined;
+  /** The shim of a sandbox, which takes the task in: no other is started. */
+  readonly join?: SandboxShim | undefined;
+}
+
+export interface SandboxShim {
+  readonly sandboxId: string;
+  readonly address: ShimAddress;
 }
 
 export interface ShimFacts {
   readonly bundlePath: string;
-  /** Of the task API. */
-  readonly version: number;
+  readonly address: ShimAddress;
 }
 
 export interface ShimCall {
-  /** Bare method name of the task service. */
+  /** Full name; absent: the task service of the shim's version. */
+  readonly service?: string;
+  /** Bare method name. */
   readonly method: string;
   /** The encoded request. */
   readonly payload: Uint8Array;

@@ -34,10 +34,10 @@ export function sharedDialer(dial: DialShim): DialShim {
         return closed || connection.ended;
       },
       closed: promise,
-      call: (version, method, payload, options) =>
+      call: (service, method, payload, options) =>
         closed
           ? Promise.reject(fail('unknown', connectionClosedMessage))
-          : connection.call(version, method, payload, options),
+          : connection.call(service, method, payload, options),
       close() {
         if (closed) return;
         closed = true;

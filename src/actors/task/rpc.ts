@@ -15,7 +15,7 @@ interface Codec<T> {
   decode(input: Uint8Array): T;
 }
 
-interface Method<Request, Response> {
+export interface Method<Request, Response> {
   readonly name: string;
   readonly requestType: Codec<Request>;
   readonly responseType: Codec<Response>;
@@ -33,18 +33,47 @@ export const taskTimeoutsDefault: TaskTimeouts = { callMs: 30_000, slowCallMs: 6
 /** The kit's own deadline comes after the shim's, so that the shim's error is the one that is seen. */
 const deadlineSlackMs = 1000;
 
-/** Aborting `signal` makes its calls stop waiting. */
+/** A service of a shim. Aborting `signal` makes its calls stop waiting. */
+export class ShimService {
+  readonly #shim: ActorRef<ShimProtocol>;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(shim: ActorRef<ShimProtocol>, signal?: AbortSignal) {
+    this.#shim = shim;
+    this.#signal = signal;
+  }
+
+  /** `Infinity` waits for ever. Without a `service` the task service is meant. */
+  async call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    deadlineMs: number,
+    service?: string,
+  ): Promise<Response> {
+    const payload = method.requestType.encode(request).finish();
+    const call = { method: method.name, payload, deadlineMs };
+    const answer = await this.#shim.call('call', service === undefined ? call : { ...call, service }, {
+      deadlineMs: deadlineMs + deadlineSlackMs,
+      ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+    });
+    try {
+      return method.responseType.decode(answer);
+    } catch (error) {
+      throw fail('internal', `shim answered ${method.name} with a malformed message`, error);
+    }
+  }
+}
+
+/** The task service for one task. */
 export class ShimTask {
   readonly id: string;
-  readonly #shim: ActorRef<ShimProtocol>;
+  readonly #service: ShimService;
   readonly #timeouts: TaskTimeouts;
-  readonly #signal: AbortSignal | undefined;
 
   constructor(id: string, shim: ActorRef<ShimProtocol>, timeouts: TaskTimeouts, signal?: AbortSignal) {
     this.id = id;
-    this.#shim = shim;
+    this.#service = new ShimService(shim, signal);
     this.#timeouts = timeouts;
-    this.#signal = signal;
   }
 
   /** `limit` names a timeout or is one in milliseconds; `Infinity` waits for ever. */
@@ -54,20 +83,7 @@ export class ShimTask {
     limit: keyof TaskTimeouts | number = 'callMs',
   ): Promise<Response> {
     const deadlineMs = typeof limit === 'number' ? limit : this.#timeouts[limit];
-    const payload = method.requestType.encode(request).finish();
-    const answer = await this.#shim.call(
-      'call',
-      { method: method.name, payload, deadlineMs },
-      {
-        deadlineMs: deadlineMs + deadlineSlackMs,
-        ...(this.#signal === undefined ? {} : { signal: this.#signal }),
-      },
-    );
-    try {
-      return method.responseType.decode(answer);
-    } catch (error) {
-      throw fail('internal', `shim answered ${method.name} with a malformed message`, error);
-    }
+    return await this.#service.call(method, request, deadlineMs);
   }
 
   /** A shim that is gone has no such task: `not-found`. */

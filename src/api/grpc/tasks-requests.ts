@@ -1,4 +1,5 @@
 // What the Tasks service reads out of Create and Checkpoint requests: options, restore points.
+import type { SandboxShim } from '../../actors/shim/protocol.ts';
 import type { TaskCreate } from '../../actors/task/protocol.ts';
 import { fail } from '../model/errors.ts';
 import type { Namespace } from '../model/ids.ts';
@@ -7,6 +8,7 @@ import {
   type CheckpointStore,
   checkpointMediaType,
 } from '../model/ports/checkpoint.ts';
+import type { ShimAddress } from '../model/ports/shim.ts';
 import type { Any } from '../proto/gen/google/protobuf/any.ts';
 import type { Container } from '../proto/gen/services/containers/v1/containers.ts';
 import type { CreateTaskRequest } from '../proto/gen/services/tasks/v1/tasks.ts';
@@ -45,12 +47,13 @@ export function taskCreateOf(
   container: Container,
   request: CreateTaskRequest,
   checkpoint: string,
+  join: SandboxShim | undefined,
 ): TaskCreate {
   const { rootfs, terminal, stdin, stdout, stderr } = request;
   const runtime = request.runtimePath === '' ? (container.runtime?.name ?? '') : request.runtimePath;
   const options = given(request.options) ? request.options : container.runtime?.options;
   return {
-    launch: { runtime, options: given(options) ? options : undefined, spec: container.spec?.value },
+    launch: { runtime, options: given(options) ? options : undefined, spec: container.spec?.value, join },
     rootfs,
     terminal,
     stdin,
@@ -58,6 +61,33 @@ export function taskCreateOf(
     stderr,
     checkpoint,
   };
+}
+
+/**
+ * The shim that a container of a sandbox joins, if it serves version 3: the one that the options name, else the one that
+ * the sandbox has. Otherwise the container gets a shim like any other.
+ */
+export async function sandboxShimOf(
+  { sandboxAddress }: { sandboxAddress(namespace: string, id: string): Promise<ShimAddress | undefined> },
+  namespace: Namespace,
+  { sandbox: sandboxId }: Container,
+  { options }: CreateTaskRequest,
+): Promise<SandboxShim | undefined> {
+  if (sandboxId === '') return undefined;
+  const named = given(options) ? decodeAs(Options, options, 'task options') : undefined;
+  const address =
+    named === undefined || named.taskApiAddress === ''
+      ? await sandboxAddress(namespace, sandboxId)
+      : parseTaskApi(named.taskApiAddress, named.taskApiVersion);
+  return address === undefined || address.version < 3 ? undefined : { sandboxId, address };
+}
+
+/** `ttrpc+unix:///run/x.sock`, `grpc+unix:///run/x.sock` */
+function parseTaskApi(text: string, version: number): ShimAddress {
+  const [, protocol, address = ''] = /^(ttrpc|grpc)\+(.+)$/s.exec(text) ?? [];
+  if (protocol === 'ttrpc') return { version, protocol, address };
+  if (protocol === 'grpc') return { version, protocol, address: address.replace(/^unix:\/\//, '') };
+  throw fail('unknown', `task_api_address must begin with ttrpc+ or grpc+, not "${text.slice(0, 200)}"`);
 }
 
 /** The directory to restore from: empty when the task starts afresh. */

@@ -5,6 +5,7 @@ import { codeOf, fail } from '../model/errors.ts';
 import { compileFilters } from '../model/filter.ts';
 import { parseContainerId, parseExecId } from '../model/ids.ts';
 import type { CheckpointStore } from '../model/ports/checkpoint.ts';
+import type { ShimAddress } from '../model/ports/shim.ts';
 import { timestampOfNs } from '../model/time.ts';
 import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import type { StateResponse } from '../proto/gen/runtime/task/v3/shim.ts';
@@ -14,12 +15,14 @@ import type { Metric } from '../proto/gen/types/metrics.ts';
 import { Process, Status } from '../proto/gen/types/task/task.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { CallContext } from './context.ts';
-import { checkpointRequest, restorePoint, taskCreateOf } from './tasks-requests.ts';
+import { checkpointRequest, restorePoint, sandboxShimOf, taskCreateOf } from './tasks-requests.ts';
 
 export interface TasksDeps {
   readonly tasks: Tasks;
   /** The encoded container record, or undefined. */
   readonly container: (namespace: string, id: string) => Uint8Array | undefined;
+  /** Where the shim of a recorded sandbox serves tasks; undefined without a record or a shim. */
+  readonly sandboxAddress: (namespace: string, id: string) => Promise<ShimAddress | undefined>;
   readonly checkpoints: CheckpointStore;
   /** Nanoseconds since the epoch. */
   readonly nowNs: () => bigint;
@@ -109,7 +112,8 @@ export function tasksService(deps: TasksDeps): BoundService {
         if (tasks.find({ namespace, id }) !== undefined) throw fail('already-exists', `task ${id}`);
         await using restore = new AsyncDisposableStack();
         const from = restore.use(await restorePoint(checkpoints, namespace, request));
-        const create = taskCreateOf(container, request, from.path);
+        const join = await sandboxShimOf(deps, namespace, container, request);
+        const create = taskCreateOf(container, request, from.path, join);
         const { pid } = await tasks.create({ namespace, id }, create, signal);
         const key = `${namespace}/${id}`;
         await restores.get(key)?.disposeAsync();

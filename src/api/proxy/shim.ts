@@ -17,7 +17,7 @@ export type ErrorOfStatus = (code: number, details: string) => Error;
 
 /** Dials shims whose address is a path. Errors carry `unavailable`, `deadline-exceeded` or `canceled`. */
 export function grpcShimDialer(errorOfStatus: ErrorOfStatus): DialShim {
-  return async ({ address, version }, options) => {
+  return async ({ address }, options) => {
     if (!address.startsWith('/')) {
       throw fail('invalid-argument', `gRPC shim address "${address}" is not a path`);
     }
@@ -37,7 +37,7 @@ export function grpcShimDialer(errorOfStatus: ErrorOfStatus): DialShim {
       client.close();
       throw error;
     }
-    return connectionOf(grpc, client, options.namespace, version, errorOfStatus);
+    return connectionOf(grpc, client, options.namespace, errorOfStatus);
   };
 }
 
@@ -58,7 +58,6 @@ function connectionOf(
   grpc: Grpc,
   client: Client,
   namespace: string,
-  version: number,
   errorOfStatus: ErrorOfStatus,
 ): ShimConnection {
   const { promise: closed, resolve } = Promise.withResolvers<void>();
@@ -79,15 +78,12 @@ function connectionOf(
     },
     closed,
     close: end,
-    call(wanted, method, payload, { deadlineMs, signal }) {
+    call(service, method, payload, { deadlineMs, signal }) {
       if (ended) return Promise.reject(fail('unknown', connectionClosedMessage));
-      if (wanted !== version) {
-        return Promise.reject(fail('unimplemented', `task service version ${wanted} over gRPC`));
-      }
       return new Promise((settle, reject) => {
         const deadline = Number.isFinite(deadlineMs) ? { deadline: Date.now() + deadlineMs } : {};
         const call = client.makeUnaryRequest(
-          `/containerd.task.v${version}.Task/${method}`,
+          `/${service}/${method}`,
           identity,
           (bytes: Buffer) => bytes,
           payload,

@@ -5,11 +5,6 @@ import { TtrpcClient } from './client.ts';
 
 const namespaceKey = 'containerd-namespace-ttrpc';
 
-/** Name of the task service of a version; the messages are the same in all. */
-export function taskServiceOf(version: number): string {
-  return `containerd.task.v${version}.Task`;
-}
-
 /** Dials a shim that speaks ttrpc; `others` serves the shims that speak something else. */
 export function ttrpcShimDialer(others?: DialShim): DialShim {
   return async (address, options): Promise<ShimConnection> => {
@@ -25,8 +20,8 @@ export function ttrpcShimDialer(others?: DialShim): DialShim {
         return client.ended;
       },
       closed: client.closed,
-      call: (version, method, payload, callOptions) =>
-        client.call(taskServiceOf(version), method, payload, { ...callOptions, metadata }),
+      call: (service, method, payload, callOptions) =>
+        client.call(service, method, payload, { ...callOptions, metadata }),
       close: () => client.close(),
     };
   };

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { EventExchange } from '../../actors/events/protocol.ts';
 import { replayEvents } from '../../actors/events/replay.ts';
 import type { GcProtocol } from '../../actors/gc/protocol.ts';
+import type { SandboxController } from '../../actors/sandbox/protocol.ts';
 import type { Streams } from '../../actors/streaming/protocol.ts';
 import type { Transfers } from '../../actors/transfer/protocol.ts';
 import type { BoundService } from '../../api/grpc/bind.ts';
@@ -16,6 +17,7 @@ import { imagesService } from '../../api/grpc/images.ts';
 import { introspectionService } from '../../api/grpc/introspection.ts';
 import { leasesService } from '../../api/grpc/leases.ts';
 import { namespacesService } from '../../api/grpc/namespaces.ts';
+import { sandboxControllerService } from '../../api/grpc/sandbox-controller.ts';
 import { sandboxStoreService } from '../../api/grpc/sandboxes.ts';
 import { snapshotsService } from '../../api/grpc/snapshots.ts';
 import { statusOf } from '../../api/grpc/status.ts';
@@ -27,12 +29,15 @@ import type { Differ } from '../../api/model/ports/differ.ts';
 import { Status } from '../../api/proto/gen/google/rpc/status.ts';
 import type { Plugin } from '../../api/proto/gen/services/introspection/v1/introspection.ts';
 import type { Platform } from '../../api/proto/gen/types/platform.ts';
+import { Sandbox } from '../../api/proto/gen/types/sandbox.ts';
+import { timeoutMsOf } from '../../io/config/timeouts.ts';
 import { createCheckpointStore } from '../../io/runtime/checkpoint.ts';
 import type { PluginInit, PluginStatus } from '../../supervisor/plugin.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import { persistedUuid, pidNamespace } from '../identity.ts';
 import type { Metadata } from './core.ts';
 import { diffDirectory } from './differ.ts';
+import { sandboxEvents } from './sandboxes.ts';
 import type { TaskRuntime } from './tasks.ts';
 import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
 
@@ -49,6 +54,12 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     init: make,
   });
   const { differ, event, gc, metadata, runtime, streaming, transfer } = pluginType;
+  const { podSandboxController, sandboxController } = pluginType;
+  const sandboxControllers = (context: PluginInit): Map<string, SandboxController> =>
+    new Map([
+      ...context.all<SandboxController>(sandboxController),
+      ...context.all<SandboxController>(podSandboxController),
+    ]);
   const records = (context: PluginInit) => context.get<Metadata>(metadata);
   const collector = (context: PluginInit): Collect => {
     const actor = context.get<ActorRef<GcProtocol>>(gc);
@@ -86,17 +97,34 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     ),
     serve('namespaces', [metadata], (context) => namespacesService(records(context))),
     serve('sandboxes', [metadata], (context) => sandboxStoreService(records(context))),
+    serve('sandbox-controllers', [sandboxController, podSandboxController, metadata], (context) => {
+      const { reader, metadata: writer } = records(context);
+      return sandboxControllerService({
+        controllers: sandboxControllers(context),
+        sandbox: (namespace, id) => reader.sandbox(namespace, id),
+        events: sandboxEvents(writer),
+      });
+    }),
     serve('snapshots', [metadata], (context) => snapshotsService(records(context))),
     serve('streaming', [streaming], (context) =>
       streamingService({ streams: context.get<Streams>(streaming) }),
     ),
-    serve('tasks', [runtime, metadata], (context) => {
+    serve('tasks', [runtime, metadata, sandboxController, podSandboxController], (context) => {
       const { reader, content } = records(context);
+      const controllers = sandboxControllers(context);
       return tasksService({
         tasks: context.get<TaskRuntime>(runtime).tasks,
         container: (namespace, id) => reader.container(namespace, id),
+        async sandboxAddress(namespace, id) {
+          const record = reader.sandbox(namespace, id);
+          if (record === undefined) return undefined;
+          return await controllers
+            .get(Sandbox.decode(record).sandboxer || 'shim')
+            ?.address({ namespace, id });
+        },
         checkpoints: createCheckpointStore({ content, directory: join(directories.root, 'checkpoints') }),
         nowNs: () => clock.nowNs(),
+        stateTimeoutMs: timeoutMsOf(daemon.config.timeouts, 'task.state'),
       });
     }),
     serve('transfer', [transfer], (context) =>

@@ -21,6 +21,9 @@ export const pluginType = {
   streaming: 'io.containerd.streaming.v1',
   transfer: 'io.containerd.transfer.v1',
   runtime: 'io.containerd.runtime.v2',
+  sandboxController: 'io.containerd.sandbox.controller.v1',
+  podSandboxController: 'io.containerd.podsandbox.controller.v1',
+  monitor: 'io.containerd.monitor.container.v1',
   grpc: 'io.containerd.grpc.v1',
 } as const;
 

@@ -26,6 +26,12 @@ export interface BundleRoots {
   readonly root: string;
   /** What a reboot may erase. */
   readonly state: string;
+  /** Name of the directory below both; default: that of tasks. */
+  readonly directory?: string;
+}
+
+function directoryOf({ directory }: BundleRoots): string {
+  return directory ?? runtimeDirectory;
 }
 
 /** Unmounts everything on and below a path, deepest first. */
@@ -35,8 +41,8 @@ export function bundleOf(roots: BundleRoots, { namespace, id }: ShimKey): Bundle
   return {
     namespace,
     id,
-    path: join(roots.state, runtimeDirectory, namespace, id),
-    workPath: join(roots.root, runtimeDirectory, namespace, id),
+    path: join(roots.state, directoryOf(roots), namespace, id),
+    workPath: join(roots.root, directoryOf(roots), namespace, id),
   };
 }
 
@@ -178,6 +184,14 @@ export async function loadAddress(bundle: Bundle): Promise<ShimAddress | undefin
   return legacy === undefined || legacy === '' ? undefined : parseBootstrapFile(legacy);
 }
 
+export async function saveSandbox(bundle: Bundle, sandboxId: string): Promise<void> {
+  await writeFile(join(bundle.path, 'sandbox'), sandboxId, { mode: 0o600 });
+}
+
+export async function loadSandbox(bundle: Bundle): Promise<string | undefined> {
+  return (await readText(join(bundle.path, 'sandbox'))) || undefined;
+}
+
 export async function saveBinary(bundle: Bundle, binary: string): Promise<void> {
   await writeFile(join(bundle.path, 'shim-binary-path'), binary, { mode: 0o600 });
 }
@@ -220,7 +234,9 @@ function isIdentifier(name: string): boolean {
 
 /** Of bundles and of work directories: a reboot may have erased the former. */
 export async function listNamespaces(roots: BundleRoots): Promise<string[]> {
-  const found = await Promise.all([roots.state, roots.root].map((dir) => names(join(dir, runtimeDirectory))));
+  const found = await Promise.all(
+    [roots.state, roots.root].map((dir) => names(join(dir, directoryOf(roots)))),
+  );
   return [...new Set(found.flat())].sort();
 }
 
@@ -230,7 +246,7 @@ export async function listBundles(
   unmountAll: UnmountAll,
 ): Promise<Bundle[]> {
   const bundles: Bundle[] = [];
-  const directory = join(roots.state, runtimeDirectory, namespace);
+  const directory = join(roots.state, directoryOf(roots), namespace);
   await finishRemovals(directory, unmountAll);
   for (const id of await names(directory)) {
     const bundle = bundleOf(roots, { namespace, id });
@@ -251,7 +267,7 @@ export async function sweepWork(
   keep: ReadonlySet<string>,
   unmountAll: UnmountAll,
 ): Promise<void> {
-  const directory = join(roots.root, runtimeDirectory, namespace);
+  const directory = join(roots.root, directoryOf(roots), namespace);
   await finishRemovals(directory, unmountAll);
   for (const id of await names(directory)) {
     if (keep.has(id)) continue;

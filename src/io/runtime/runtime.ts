@@ -22,6 +22,8 @@ import { type CommandOutput, runCommand } from './process.ts';
 export interface ShimRuntimeConfig {
   readonly root: string;
   readonly state: string;
+  /** Where bundles are below both; default: where tasks have theirs. */
+  readonly directory?: string;
   /** Path of the daemon's gRPC socket; the ttrpc socket is where shims send their events. */
   readonly grpcAddress: string;
   readonly ttrpcAddress: string;
@@ -193,6 +195,8 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     dropLog: (bundle) => rm(logOf(bundle), { force: true }),
     saveAddress: bundles.saveAddress,
     loadAddress: bundles.loadAddress,
+    saveSandbox: bundles.saveSandbox,
+    loadSandbox: bundles.loadSandbox,
     saveBinary: bundles.saveBinary,
     loadBinary: bundles.loadBinary,
     namespaces: () => bundles.listNamespaces(config),

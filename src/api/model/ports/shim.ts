@@ -31,14 +31,19 @@ export interface ShimCallOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Full name of the task service of a version; the messages are the same in all. */
+export function taskServiceOf(version: number): string {
+  return `containerd.task.v${version}.Task`;
+}
+
 /** One connection to a live shim. When it ends, all calls fail with `connectionClosedMessage`. */
 export interface ShimConnection {
   /** Others have used this connection before: the shim holds more than one task. */
   readonly shared?: boolean;
   readonly ended: boolean;
   readonly closed: Promise<void>;
-  /** `method` is a bare name (`Create`) of the task service of that version; payloads are encoded messages. */
-  call(version: number, method: string, payload: Uint8Array, options: ShimCallOptions): Promise<Uint8Array>;
+  /** `service` is a full name; payloads are encoded messages. */
+  call(service: string, method: string, payload: Uint8Array, options: ShimCallOptions): Promise<Uint8Array>;
   close(): void;
 }
 
@@ -103,6 +108,9 @@ export interface ShimRuntime {
   saveAddress(bundle: Bundle, address: ShimAddress): Promise<void>;
   /** From bootstrap.json, else from the file `address` of older daemons; undefined without either. */
   loadAddress(bundle: Bundle): Promise<ShimAddress | undefined>;
+  /** Notes that the bundle's task is held by the shim of a sandbox. */
+  saveSandbox(bundle: Bundle, sandboxId: string): Promise<void>;
+  loadSandbox(bundle: Bundle): Promise<string | undefined>;
   saveBinary(bundle: Bundle, binary: string): Promise<void>;
   loadBinary(bundle: Bundle): Promise<string | undefined>;
   /** Namespaces that have a directory of bundles. */

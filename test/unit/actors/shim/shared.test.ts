@@ -57,12 +57,15 @@ test('handles share a connection until the last is closed', async () => {
   ]);
   assert.deepEqual(fake.dialed, ['a', 'b']);
   assert.deepEqual([first.shared, second.shared, other.shared], [false, true, false]);
-  assert.equal((await first.call(3, 'State', new Uint8Array(), { deadlineMs: 1 })).toString(), 'State');
+  assert.equal(
+    (await first.call('a.Service', 'State', new Uint8Array(), { deadlineMs: 1 })).toString(),
+    'State',
+  );
   first.close();
   first.close();
   await first.closed;
   assert.ok(first.ended && !second.ended);
-  await assert.rejects(first.call(3, 'State', new Uint8Array(), { deadlineMs: 1 }), {
+  await assert.rejects(first.call('a.Service', 'State', new Uint8Array(), { deadlineMs: 1 }), {
     message: 'ttrpc: closed',
   });
   assert.ok(fake.open.has('a'));

@@ -171,6 +171,8 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     openLog: async () => ({ close() {} }),
     reopenLog: async () => ({ close() {} }),
     dropLog: async () => undefined,
+    saveSandbox: async () => undefined,
+    loadSandbox: async () => undefined,
     async saveAddress(bundle, address) {
       stored(bundle).address = address;
     },

@@ -50,6 +50,7 @@ async function setUp(t: TestContext, shim: ShimHandlers = {}) {
       return record === undefined ? undefined : Container.encode(record).finish();
     },
     checkpoints,
+    sandboxAddress: async () => undefined,
     nowNs: () => 7_000_000_000n,
     stateTimeoutMs: 40,
   });

@@ -1,4 +1,5 @@
 // The shim port over gRPC against a server in this process.
+
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,6 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Server, ServerCredentials, type ServerUnaryCall, type sendUnaryData, status } from '@grpc/grpc-js';
 import { errorOfStatus } from '../../../../src/api/grpc/status.ts';
+import { taskServiceOf } from '../../../../src/api/model/ports/shim.ts';
 import { StateRequest, StateResponse } from '../../../../src/api/proto/gen/runtime/task/v3/shim.ts';
 import { grpcShimDialer } from '../../../../src/api/proxy/shim.ts';
 
@@ -59,32 +61,43 @@ const payload = StateRequest.encode(StateRequest.create({ id: 'web' })).finish()
 
 test('calls, errors, deadlines and aborts', options, async (t) => {
   const { connection } = await serve(t);
-  const answer = StateResponse.decode(await connection.call(3, 'State', payload, { deadlineMs: 5000 }));
+  const answer = StateResponse.decode(
+    await connection.call(taskServiceOf(3), 'State', payload, { deadlineMs: 5000 }),
+  );
   assert.deepEqual([answer.id, answer.bundle, answer.pid], ['web', 'ns', 7]);
-  await assert.rejects(connection.call(3, 'Kill', payload, { deadlineMs: 5000 }), {
+  await assert.rejects(connection.call(taskServiceOf(3), 'Kill', payload, { deadlineMs: 5000 }), {
     code: 'not-found',
     message: 'process already finished',
   });
-  await assert.rejects(connection.call(3, 'Pause', payload, { deadlineMs: 5000 }), { code: 'unimplemented' });
-  await assert.rejects(connection.call(2, 'State', payload, { deadlineMs: 5000 }), { code: 'unimplemented' });
-  await assert.rejects(connection.call(3, 'Wait', payload, { deadlineMs: 30 }), {
+  await assert.rejects(connection.call(taskServiceOf(3), 'Pause', payload, { deadlineMs: 5000 }), {
+    code: 'unimplemented',
+  });
+  await assert.rejects(connection.call(taskServiceOf(2), 'State', payload, { deadlineMs: 5000 }), {
+    code: 'unimplemented',
+  });
+  await assert.rejects(connection.call(taskServiceOf(3), 'Wait', payload, { deadlineMs: 30 }), {
     code: 'deadline-exceeded',
   });
   const abort = new AbortController();
-  const waiting = connection.call(3, 'Wait', payload, { deadlineMs: 5000, signal: abort.signal });
+  const waiting = connection.call(taskServiceOf(3), 'Wait', payload, {
+    deadlineMs: 5000,
+    signal: abort.signal,
+  });
   abort.abort();
   await assert.rejects(waiting, { code: 'canceled' });
 });
 
 test('the end of the shim is noticed, and ends what is pending', options, async (t) => {
   const { server, connection } = await serve(t);
-  const waiting = connection.call(3, 'Wait', payload, { deadlineMs: Number.POSITIVE_INFINITY });
+  const waiting = connection.call(taskServiceOf(3), 'Wait', payload, {
+    deadlineMs: Number.POSITIVE_INFINITY,
+  });
   const seen = assert.rejects(waiting, { code: 'unknown', message: 'ttrpc: closed' });
   server.forceShutdown();
   await connection.closed;
   await seen;
   assert.equal(connection.ended, true);
-  await assert.rejects(connection.call(3, 'State', payload, { deadlineMs: 5000 }), {
+  await assert.rejects(connection.call(taskServiceOf(3), 'State', payload, { deadlineMs: 5000 }), {
     message: 'ttrpc: closed',
   });
 });

@@ -12,10 +12,12 @@ import {
 } from '../../src/api/proto/gen/services/sandbox/v1/sandbox.ts';
 import { TasksDefinition } from '../../src/api/proto/gen/services/tasks/v1/tasks.ts';
 import { startDaemon } from '../fixtures/daemon.ts';
-import { killPid, until } from '../fixtures/process.ts';
+import { killPid, until as untilTrue } from '../fixtures/process.ts';
 import { subject } from './side.ts';
 
 const code = { invalidArgument: 3, notFound: 5, alreadyExists: 6, unknown: 2, unimplemented: 12 };
+const until = <T>(what: string, probe: () => T | undefined | Promise<T | undefined>): Promise<T> =>
+  untilTrue(what, probe, { timeoutMs: 60_000, intervalMs: 50 });
 const shimScript = fileURLToPath(new URL('../fixtures/sandbox-shim.ts', import.meta.url));
 
 test('sandboxes', { skip: subject !== 'troupe' && 'examines Troupe' }, async (t) => {
@@ -26,7 +28,7 @@ test('sandboxes', { skip: subject !== 'troupe' && 'examines Troupe' }, async (t)
   writeFileSync(shim, `#!/bin/sh\nexec '${process.execPath}' '${shimScript}' "$@"\n`, { mode: 0o755 });
   const bundles = join(state, 'io.containerd.sandbox.controller.v1.shim', namespace);
   let client = stack.use(daemon.grpc());
-  const at = { namespace };
+  const at = { namespace, deadlineMs: 120_000 };
   type Method = keyof typeof ControllerDefinition.methods;
   const call = <M extends Method>(method: M, sandboxId: string, more: object = {}) =>
     client.call(ControllerDefinition, method, { sandboxId, sandboxer: 'shim', ...more } as never, at);

@@ -174,7 +174,8 @@ export const containerActor = defineActor<ContainerProtocol, ContainerSignal, Co
 
     resizePty(state, { execId, width, height }) {
       const proc = procOf(state, execId);
-      if (proc.phase === 'stopped') throw cannot('resize', describe(state, proc));
+      // The terminal of init is let go of in silence, as containerd's shim does it.
+      if (proc.phase === 'stopped' && execId !== '') throw cannot('resize', describe(state, proc));
       if (proc.paths.terminal) {
         proc.size = [width, height];
         proc.io?.resize(width, height);

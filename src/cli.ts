@@ -1,9 +1,13 @@
 // Composition root of the command line: hands the process and the machine to src/api/cli.
 import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import process from 'node:process';
 import type { Host } from './api/cli/context.ts';
 import { runCli } from './api/cli/program.ts';
 import { createClient } from './api/client/index.ts';
+import type { Sys } from './api/model/ports/sys.ts';
+import { createMounter } from './io/sys/mounter.ts';
 import { createSys } from './io/sys/sys.ts';
 
 function packageVersion(): string {
@@ -12,7 +16,11 @@ function packageVersion(): string {
 }
 
 function processHost(): Host {
-  let sys: ReturnType<typeof createSys> | undefined;
+  let sys: Sys | undefined;
+  const machine = (): Sys => {
+    sys ??= createSys();
+    return sys;
+  };
   return {
     stdin: process.stdin,
     stdout: process.stdout,
@@ -20,13 +28,9 @@ function processHost(): Host {
     env: process.env,
     version: packageVersion(),
     createClient: (options) =>
-      createClient({
-        ...options,
-        mkfifo(path, mode) {
-          sys ??= createSys();
-          sys.mkfifo(path, mode);
-        },
-      }),
+      createClient({ ...options, mkfifo: (path, mode) => machine().mkfifo(path, mode) }),
+    mounter: () =>
+      createMounter(machine(), join(process.env['XDG_RUNTIME_DIR'] || tmpdir(), 'troupe-mounts')),
     onSignal(name, listener) {
       process.on(name, listener);
       return () => void process.off(name, listener);

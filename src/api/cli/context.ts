@@ -1,5 +1,7 @@
 // What every command works with: streams, environment, the client, and how it is told to stop.
+
 import { type Client, type ClientOptions, codeOf, messageOf, TroupeError } from '../client/index.ts';
+import type { Mounter } from '../model/ports/sys.ts';
 
 /** A stream for output that may be a terminal. */
 export interface Output extends NodeJS.WritableStream {
@@ -23,6 +25,8 @@ export interface Host {
   /** Of this program. */
   version: string;
   createClient(options: ClientOptions): Client;
+  /** Mounts on this machine. Throws `unimplemented` where that is not possible. */
+  mounter(): Mounter;
   /** Calls the listener for every such signal until the returned function is called. */
   onSignal(name: NodeJS.Signals, listener: () => void): () => void;
   /** Calls the listener when the process exits, whatever the reason, until the returned function is called. */

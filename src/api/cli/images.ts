@@ -11,6 +11,9 @@ import {
 } from '../client/index.ts';
 import type { Context, Host, Run } from './context.ts';
 import { formatAge, formatBytes, formatTable, printable, shortDigest } from './format.ts';
+import { addArchiveCommands } from './image-archives.ts';
+import { addImageMountCommands } from './image-mounts.ts';
+import { addImageRecordCommands } from './image-records.ts';
 import { pullProgress } from './progress.ts';
 
 export interface RegistryFlags {
@@ -28,7 +31,38 @@ interface PullFlags extends RegistryFlags {
 }
 
 export function addImageCommands(program: Command, run: Run): void {
+  addPullCommand(program, run);
+
+  const images = program
+    .command('images')
+    .aliases(['image', 'i'])
+    .description('list images; with a command, manage them')
+    .option('-q, --quiet', 'only names')
+    .action((flags: { quiet?: boolean }) => run((context) => listImages(context, flags.quiet ?? false)));
+  addImageRecordCommands(images, run);
+  addArchiveCommands(images, run);
+  addImageMountCommands(images, run);
+  addPullCommand(images, run);
+
   program
+    .command('rmi')
+    .description('remove images')
+    .argument('<image...>')
+    .option('--sync', 'wait until their content is gone')
+    .action((names: string[], flags: { sync?: boolean }) =>
+      run(async ({ client, signal, print }) => {
+        for (const name of names) {
+          const image = await findImage(client, name, signal);
+          await client.images.delete(image.name, { sync: flags.sync ?? false, signal });
+          print(image.name);
+        }
+        return 0;
+      }),
+    );
+}
+
+function addPullCommand(parent: Command, run: Run): void {
+  parent
     .command('pull')
     .description('fetch an image from a registry and unpack it')
     .argument('<image>', 'such as alpine, or 127.0.0.1:5000/library/busybox:latest')
@@ -50,28 +84,6 @@ export function addImageCommands(program: Command, run: Run): void {
           maxConcurrentDownloads: parseCount(flags.maxConcurrentDownloads),
         });
         context.print(pulled);
-        return 0;
-      }),
-    );
-
-  program
-    .command('images')
-    .description('list images')
-    .option('-q, --quiet', 'only names')
-    .action((flags: { quiet?: boolean }) => run((context) => listImages(context, flags.quiet ?? false)));
-
-  program
-    .command('rmi')
-    .description('remove images')
-    .argument('<image...>')
-    .option('--sync', 'wait until their content is gone')
-    .action((names: string[], flags: { sync?: boolean }) =>
-      run(async ({ client, signal, print }) => {
-        for (const name of names) {
-          const image = await findImage(client, name, signal);
-          await client.images.delete(image.name, { sync: flags.sync ?? false, signal });
-          print(image.name);
-        }
         return 0;
       }),
     );

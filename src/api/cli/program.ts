@@ -2,11 +2,15 @@
 import { Command, CommanderError, Option } from 'commander';
 import { addressDefault, namespaceDefault } from '../client/index.ts';
 import { addContainerCommands } from './containers.ts';
+import { addContentCommands } from './content.ts';
 import { type Globals, type Host, programName, type Run, runCommand } from './context.ts';
 import { addEventsCommand } from './events.ts';
 import { addExecCommand } from './exec.ts';
 import { addImageCommands } from './images.ts';
+import { addLeaseCommands } from './leases.ts';
+import { addNamespaceCommands } from './namespaces.ts';
 import { addRunCommand } from './run.ts';
+import { addSnapshotCommands } from './snapshots.ts';
 import { addVersionCommand } from './version.ts';
 
 /** Runs one command line, without program and script names, and resolves with the exit status. */
@@ -42,6 +46,10 @@ export async function runCli(args: readonly string[], host: Host): Promise<numbe
   addContainerCommands(program, run);
   addExecCommand(program, run);
   addEventsCommand(program, run);
+  addContentCommands(program, run);
+  addSnapshotCommands(program, run);
+  addLeaseCommands(program, run);
+  addNamespaceCommands(program, run);
   addVersionCommand(program, run);
   try {
     await program.parseAsync([...args], { from: 'user' });

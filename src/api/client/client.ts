@@ -1,10 +1,18 @@
 // The client: one object for one daemon and one namespace.
 import { dirname, join } from 'node:path';
 import { codeOf } from '../model/errors.ts';
-import { hostPlatform, matchRunnable, type PlatformMatcher, parsePlatform } from '../model/platform.ts';
+import {
+  hostPlatform,
+  matchAny,
+  matchRunnable,
+  matchStrict,
+  type PlatformMatcher,
+  parsePlatform,
+} from '../model/platform.ts';
 import type { Plugin, ServerResponse } from '../proto/gen/services/introspection/v1/introspection.ts';
 import type { Namespace } from '../proto/gen/services/namespaces/v1/namespace.ts';
 import type { VersionResponse } from '../proto/gen/services/version/v1/version.ts';
+import type { ConvertImageOptions, ExportImagesOptions, ImportImagesOptions } from './archives.ts';
 import { connect, type Services } from './connection.ts';
 import {
   type Container,
@@ -15,6 +23,7 @@ import {
 import { type Content, contentClient } from './content.ts';
 import { type Events, eventsClient } from './events.ts';
 import { type Image, type Images, imagesClient } from './image.ts';
+import { type ImageStatus, imagePlatforms, imageSizeBytes, imageStatus } from './image-status.ts';
 import { type IoFactory, type Mkfifo, mkfifoProgram, type StreamIoOptions, streamIo } from './io.ts';
 import { type Leases, leasesClient } from './leases.ts';
 import { type PullOptions, pullContent } from './pull.ts';
@@ -61,6 +70,18 @@ export interface Client extends Disposable {
   plugins(filters?: readonly string[], options?: CallOptions): Promise<Plugin[]>;
   /** Fetches an image from its registry, unpacks it and names it. */
   pull(name: string, options?: ClientPullOptions): Promise<Image>;
+  /** Brings the images of an archive (OCI layout or docker, compressed or not) into the store, and unpacks them. */
+  importImages(archive: AsyncIterable<Uint8Array>, options?: ImportImagesOptions): Promise<Image[]>;
+  /** The bytes of an archive of images, which OCI and docker tools read. */
+  exportImages(names: readonly string[], options?: ExportImagesOptions): AsyncIterable<Uint8Array>;
+  /** Puts another form of an image under another name (or the same). */
+  convertImage(source: string, destination: string, options?: ConvertImageOptions): Promise<Image>;
+  /** How much of an image is here. */
+  imageStatus(image: Image, options?: CallOptions): Promise<ImageStatus>;
+  imageSizeBytes(image: Image, options?: CallOptions): Promise<number>;
+  imagePlatforms(image: Image, options?: CallOptions): Promise<string[]>;
+  /** The snapshotter of the namespace, where nobody says another. */
+  defaultSnapshotter(options?: CallOptions): Promise<string>;
   createContainer(options: NewContainer): Promise<Container>;
   /** Streams for a task or exec; see `streamIo`. */
   streamIo(streams: StreamIoOptions): IoFactory;
@@ -82,6 +103,11 @@ export function createClient(options: ClientOptions = {}): Client {
   const leases = leasesClient(services);
   const images = imagesClient(services, matches);
   const containers = containersClient(services, namespace, leases);
+  const archives = { services, images, leases };
+  const anyOf = (platforms: readonly string[] | undefined): PlatformMatcher | undefined =>
+    platforms === undefined || platforms.length === 0
+      ? undefined
+      : matchAny(platforms.map((text) => parsePlatform(text, host)));
   const mkfifo = options.mkfifo ?? mkfifoProgram;
   const directory = options.fifoDirectory ?? join(dirname(connection.address), 'fifo');
 
@@ -125,6 +151,30 @@ export function createClient(options: ClientOptions = {}): Client {
       const put = imagesClient(services, wanted).put(name, target, { signal, lease: lease.id, labels });
       return await put;
     },
+    async importImages(archive, wanted = {}) {
+      const { signal, platform } = wanted;
+      const unpack = wanted.unpack ?? true;
+      const snapshotter = unpack
+        ? (wanted.snapshotter ?? (await namespaceSetting('snapshotter', snapshotterDefault, signal)))
+        : undefined;
+      const fits = platform === undefined ? matches : matcher(platform);
+      const own = { ...archives, images: imagesClient(services, fits) };
+      const { importImages } = await import('./archives.ts');
+      return importImages(own, archive, wanted.allPlatforms === true ? undefined : fits, snapshotter, wanted);
+    },
+    async *exportImages(names, wanted = {}) {
+      const { exportArchive } = await import('./archives.ts');
+      yield* exportArchive(archives, names, anyOf(wanted.platforms) ?? matchStrict(host), wanted);
+    },
+    async convertImage(source, destination, wanted = {}) {
+      const { convertTo } = await import('./archives.ts');
+      const fits = wanted.allPlatforms === true ? undefined : (anyOf(wanted.platforms) ?? matches);
+      return convertTo(archives, source, destination, fits, wanted);
+    },
+    imageStatus: (image, call = {}) => imageStatus(services, image, matches, call),
+    imageSizeBytes: (image, call = {}) => imageSizeBytes(services, image, matches, call),
+    imagePlatforms: (image, call = {}) => imagePlatforms(services, image, call),
+    defaultSnapshotter: (call) => namespaceSetting('snapshotter', snapshotterDefault, call?.signal),
     async createContainer({ signal, ...wanted }) {
       return containers.create({
         ...wanted,

@@ -5,6 +5,7 @@ export { familiarReference, normalizeReference, parseReference } from '../../io/
 export { codeOf, type ErrorCode, messageOf, TroupeError } from '../model/errors.ts';
 export type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 export { Status } from '../proto/gen/types/task/task.ts';
+export type { ConvertImageOptions, ExportImagesOptions, ImportImagesOptions } from './archives.ts';
 export {
   addressDefault,
   type Client,
@@ -17,6 +18,7 @@ export {
 export { type Container, stopSignalLabel } from './container.ts';
 export type { Event } from './events.ts';
 export type { Image } from './image.ts';
+export type { ImageStatus } from './image-status.ts';
 export { type IoFactory, logUriIo, type Mkfifo, nullIo, type StreamIoOptions } from './io.ts';
 export type { Lease } from './leases.ts';
 export type { PullProgress } from './pull.ts';

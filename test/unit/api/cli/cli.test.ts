@@ -43,6 +43,9 @@ function host(env: Record<string, string> = {}) {
     ...{ stdout, stderr, env },
     version: '1.2.3',
     createClient,
+    mounter: () => {
+      throw fail('unimplemented', 'no mounts in this test');
+    },
     onSignal: () => () => {},
     onExit: () => () => {},
   };

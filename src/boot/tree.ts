@@ -14,6 +14,7 @@ import type { ExitReason } from '../supervisor/types.ts';
 import { contentPlugin, eventPlugin, metadataPlugin } from './plugins/core.ts';
 import { differPlugin } from './plugins/differ.ts';
 import { gcPlugin } from './plugins/gc.ts';
+import { mountsPlugin } from './plugins/mounts.ts';
 import { sandboxPlugins } from './plugins/sandboxes.ts';
 import { servicePlugins } from './plugins/services.ts';
 import { snapshotterPlugins } from './plugins/snapshotters.ts';
@@ -68,6 +69,7 @@ export async function startTree(
     ...snapshotterPlugins(daemon),
     metadataPlugin(daemon),
     streamingPlugin(),
+    mountsPlugin(daemon),
     gcPlugin(daemon),
     differPlugin(daemon),
     ...sandboxPlugins(daemon),

@@ -7,6 +7,7 @@ import { contentSuite } from '../suites/stores/content.ts';
 import { edgesSuite } from '../suites/stores/edges.ts';
 import { imagesSuite } from '../suites/stores/images.ts';
 import { leasesSuite } from '../suites/stores/leases.ts';
+import { mountsSuite } from '../suites/stores/mounts.ts';
 import { namespacesSuite } from '../suites/stores/namespaces.ts';
 import { sandboxesSuite } from '../suites/stores/sandboxes.ts';
 import { snapshotsSuite } from '../suites/stores/snapshots.ts';
@@ -21,6 +22,7 @@ const suites: Readonly<Record<string, (suite: Suite) => Promise<void>>> = {
   snapshots: snapshotsSuite,
   leases: leasesSuite,
   sandboxes: sandboxesSuite,
+  mounts: mountsSuite,
 };
 
 // What nothing refers to stays until a test asks for a collection.
@@ -38,7 +40,13 @@ async function contract(t: TestContext, kind: Kind): Promise<void> {
   await using daemon = await startDaemon(kind, { config: noCollection });
   using client = daemon.grpc();
   const version = kind === 'troupe' ? '2.3' : '1.6';
-  const subject: StoreSubject = { client, prefix: daemon.namespace, version, snapshotter: 'native' };
+  const subject: StoreSubject = {
+    client,
+    prefix: daemon.namespace,
+    root: daemon.root,
+    version,
+    snapshotter: 'native',
+  };
   const only = process.env['TROUPE_CONTRACT_ONLY'];
   for (const [name, run] of Object.entries(suites)) {
     if (only === undefined || only === name)

@@ -36,6 +36,8 @@ export interface GcArgs {
   cleanContent: (signal: AbortSignal) => Promise<void>;
   /** Removes from disk the snapshots that nothing records, those with these backend ids first of all. */
   cleanSnapshots: (snapshotter: string, ids: readonly number[], signal: AbortSignal) => Promise<void>;
+  /** Unmounts activations by their numbers. */
+  cleanMounts: (ids: readonly number[], signal: AbortSignal) => Promise<void>;
   log: Log;
   schedule: GcSchedule;
 }
@@ -160,6 +162,7 @@ async function collect(state: State, signal: AbortSignal): Promise<CollectionRep
   const { epoch } = await metadata.call('gc.begin', {}, { deadlineMs: startDeadlineMs, signal });
   const removed: Record<string, number> = {};
   const snapshots = new Map<string, number[]>();
+  const mounts: number[] = [];
   let { contentDirty } = state;
   state.contentDirty = false;
   let longestSweepMs = 0;
@@ -179,6 +182,7 @@ async function collect(state: State, signal: AbortSignal): Promise<CollectionRep
       for (const [name, ids] of Object.entries(reply.snapshots)) {
         snapshots.set(name, [...(snapshots.get(name) ?? []), ...ids]);
       }
+      mounts.push(...reply.mounts);
       contentDirty ||= reply.contentDirty;
     }
   } finally {
@@ -187,6 +191,7 @@ async function collect(state: State, signal: AbortSignal): Promise<CollectionRep
   const sweptAt = performance.now();
   await Promise.all([
     contentDirty ? state.cleanContent(signal) : undefined,
+    mounts.length > 0 ? state.cleanMounts(mounts, signal) : undefined,
     ...[...snapshots].map(([name, ids]) => state.cleanSnapshots(name, ids, signal)),
   ]);
   const report: CollectionReport = {

@@ -14,6 +14,7 @@ import { Collection } from './gc/collection.ts';
 import { collectionOps } from './gc/ops.ts';
 import { imageOps } from './images.ts';
 import { leaseOps } from './leases.ts';
+import { mountOps } from './mounts.ts';
 import { namespaceOps } from './namespaces.ts';
 import type { MetadataProtocol } from './protocol.ts';
 import { sandboxOps } from './sandboxes.ts';
@@ -32,6 +33,7 @@ const operations: ReadonlyMap<string, Operation> = new Map(
     ...contentOps,
     ...snapshotOps,
     ...sandboxOps,
+    ...mountOps,
     ...eventOps,
     ...collectionOps,
   } satisfies Record<keyof MetadataProtocol, Operation>),

@@ -12,6 +12,7 @@ import { Sandbox } from '../../api/proto/gen/types/sandbox.ts';
 import { checkSnapshots } from './check-snapshots.ts';
 import { eventOfKey } from './event-log.ts';
 import { decodeIngest } from './ingest-record.ts';
+import { decodeMount } from './mounts.ts';
 import { keyOf, type MetadataReadTxn, partsOf, schemaVersion, type Table } from './schema.ts';
 
 /** `error`: something is lost or wrong. `leftover`: what a daemon that died left, and the next one puts right. */
@@ -86,6 +87,14 @@ export function checkStore(txn: MetadataReadTxn, bytes: CheckedBytes): Problem[]
     const { name, target } = Image.decode(value);
     expectNamed(parts, name, subject);
     parseDigest(target?.digest ?? '');
+  });
+  const mounts = new Map<number, string>();
+  visit('mounts', (parts, value, subject) => {
+    const { id } = decodeMount(value);
+    expect(parts.length === 2, subject, 'the key is malformed');
+    const other = mounts.get(id);
+    expect(other === undefined, subject, `shares its number ${id} with ${other}`);
+    mounts.set(id, subject);
   });
   const leases = new Set<string>();
   visit('leases', (parts, value, subject) => {

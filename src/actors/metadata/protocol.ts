@@ -5,6 +5,7 @@ import type { EventsLogProtocol, EventsReads } from './events.ts';
 import type { CollectionProtocol } from './gc/ops.ts';
 import type { ImagesProtocol, ImagesReads } from './images.ts';
 import type { LeasesProtocol, LeasesReads } from './leases.ts';
+import type { MountsProtocol, MountsReads } from './mounts.ts';
 import type { NamespacesProtocol, NamespacesReads } from './namespaces.ts';
 import type { SandboxesProtocol, SandboxesReads } from './sandboxes.ts';
 import type { SnapshotsProtocol, SnapshotsReads } from './snapshots.ts';
@@ -20,6 +21,7 @@ export interface MetadataProtocol
     ContentProtocol,
     SnapshotsProtocol,
     SandboxesProtocol,
+    MountsProtocol,
     EventsLogProtocol,
     CollectionProtocol {}
 
@@ -32,4 +34,5 @@ export interface MetadataReader
     ContentReads,
     SnapshotsReads,
     SandboxesReads,
+    MountsReads,
     EventsReads {}

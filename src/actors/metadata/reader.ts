@@ -4,6 +4,7 @@ import { contentReads } from './content.ts';
 import { eventsReads } from './events.ts';
 import { imagesReads } from './images.ts';
 import { leasesReads } from './leases.ts';
+import { mountsReads } from './mounts.ts';
 import { namespacesReads } from './namespaces.ts';
 import type { MetadataReader } from './protocol.ts';
 import { sandboxesReads } from './sandboxes.ts';
@@ -19,6 +20,7 @@ export function metadataReader(store: MetadataStoreReader): MetadataReader {
     ...contentReads(store),
     ...snapshotsReads(store),
     ...sandboxesReads(store),
+    ...mountsReads(store),
     ...eventsReads(store),
   };
 }

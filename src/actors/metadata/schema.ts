@@ -16,6 +16,7 @@ export const tables = [
   'snapshots',
   'snapshot_children',
   'sandboxes',
+  'mounts',
   'events',
 ] as const;
 

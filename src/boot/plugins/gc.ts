@@ -2,6 +2,7 @@
 import { type GcSchedule, gcActor, gcScheduleDefault } from '../../actors/gc/actor.ts';
 import { type GcProtocol, gcPath } from '../../actors/gc/protocol.ts';
 import { mark, nodeTables } from '../../actors/metadata/gc/mark.ts';
+import { type MountsActorProtocol, mountsPath } from '../../actors/mounts/protocol.ts';
 import { type SnapshotProtocol, snapshotPath } from '../../actors/snapshot/protocol.ts';
 import type { Streams } from '../../actors/streaming/protocol.ts';
 import { parseDurationNs } from '../../api/model/duration.ts';
@@ -72,6 +73,10 @@ export function gcPlugin({ config, root, system, pool, directories, log, clock }
         },
         cleanContent: async (signal: AbortSignal) => {
           await content.cleanup(signal);
+        },
+        cleanMounts: async (ids: readonly number[], signal: AbortSignal) => {
+          const actor = system.ref<MountsActorProtocol>(mountsPath);
+          await actor.call('clear', { ids }, { deadlineMs: cleanupDeadlineMs, signal });
         },
         cleanSnapshots: async (snapshotter: string, ids: readonly number[], signal: AbortSignal) => {
           const actor = system.ref<SnapshotProtocol>(snapshotPath(snapshotter));

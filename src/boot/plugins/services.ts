@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { EventExchange } from '../../actors/events/protocol.ts';
 import { replayEvents } from '../../actors/events/replay.ts';
 import type { GcProtocol } from '../../actors/gc/protocol.ts';
+import type { MountsActorProtocol } from '../../actors/mounts/protocol.ts';
 import type { SandboxController } from '../../actors/sandbox/protocol.ts';
 import type { Streams } from '../../actors/streaming/protocol.ts';
 import type { Transfers } from '../../actors/transfer/protocol.ts';
@@ -16,6 +17,7 @@ import { healthService } from '../../api/grpc/health.ts';
 import { imagesService } from '../../api/grpc/images.ts';
 import { introspectionService } from '../../api/grpc/introspection.ts';
 import { leasesService } from '../../api/grpc/leases.ts';
+import { mountsService } from '../../api/grpc/mounts.ts';
 import { namespacesService } from '../../api/grpc/namespaces.ts';
 import { sandboxControllerService } from '../../api/grpc/sandbox-controller.ts';
 import { sandboxStoreService } from '../../api/grpc/sandboxes.ts';
@@ -53,7 +55,7 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     requires,
     init: make,
   });
-  const { differ, event, gc, metadata, runtime, streaming, transfer } = pluginType;
+  const { differ, event, gc, metadata, mounts, runtime, streaming, transfer } = pluginType;
   const { podSandboxController, sandboxController } = pluginType;
   const sandboxControllers = (context: PluginInit): Map<string, SandboxController> =>
     new Map([
@@ -94,6 +96,9 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     ),
     serve('leases', [metadata, gc], (context) =>
       leasesService({ ...records(context), collect: collector(context) }),
+    ),
+    serve('mounts', [mounts, metadata], (context) =>
+      mountsService({ ...records(context), mounts: context.get<ActorRef<MountsActorProtocol>>(mounts) }),
     ),
     serve('namespaces', [metadata], (context) => namespacesService(records(context))),
     serve('sandboxes', [metadata], (context) => sandboxStoreService(records(context))),

@@ -17,6 +17,7 @@ export const pluginType = {
   snapshotter: 'io.containerd.snapshotter.v1',
   metadata: 'io.containerd.metadata.v1',
   gc: 'io.containerd.gc.v1',
+  mounts: 'io.containerd.mount-manager.v1',
   differ: 'io.containerd.differ.v1',
   streaming: 'io.containerd.streaming.v1',
   transfer: 'io.containerd.transfer.v1',

@@ -16,6 +16,8 @@ export interface StoreSubject {
   readonly client: GrpcClient;
   /** Begins the names of all namespaces, so that subjects and runs do not meet. */
   readonly prefix: string;
+  /** Root directory of the daemon, on this machine. */
+  readonly root: string;
   /** What containerd of this version does is to be expected; Troupe does what the newest does. */
   readonly version: '1.6' | '2.3';
   /** A snapshotter that works on this machine. */
@@ -51,12 +53,12 @@ export class Suite {
   async test(
     name: string,
     run: (given: Case) => Promise<void>,
-    options: { since?: Since } = {},
+    options: { since?: Since; skip?: string } = {},
   ): Promise<void> {
     const isOld = this.#subject.version === '1.6';
-    const skip =
-      options.since !== undefined && isOld ? `containerd ${options.since} has it, 1.6 has not` : false;
-    await this.#context.test(name, { skip }, async () => {
+    const missing =
+      options.since !== undefined && isOld ? `containerd ${options.since} has it, 1.6 has not` : undefined;
+    await this.#context.test(name, { skip: missing ?? (options.skip || false) }, async () => {
       const ns = newNamespace(this.#subject);
       await run({ subject: this.#subject, client: this.#subject.client, ns, at: { namespace: ns }, isOld });
     });

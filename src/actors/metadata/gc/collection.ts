@@ -15,6 +15,7 @@ const tableOf: Readonly<Record<string, NodeTable>> = {
   image: 'images',
   container: 'containers',
   sandbox: 'sandboxes',
+  mount: 'mounts',
 };
 
 /** Where the record of a node is. */

@@ -7,6 +7,7 @@ import { Lease } from '../../../api/proto/gen/services/leases/v1/leases.ts';
 import { Info as SnapshotInfo } from '../../../api/proto/gen/services/snapshots/v1/snapshots.ts';
 import { Sandbox } from '../../../api/proto/gen/types/sandbox.ts';
 import { decodeIngest } from '../content.ts';
+import { decodeMount } from '../mounts.ts';
 import { type MetadataReadTxn, partsOf, type Table } from '../schema.ts';
 import { infoOf } from '../snapshot-record.ts';
 import {
@@ -43,6 +44,7 @@ export const nodeTables = [
   'images',
   'containers',
   'sandboxes',
+  'mounts',
 ] as const;
 export type NodeTable = (typeof nodeTables)[number];
 
@@ -100,6 +102,18 @@ export function describe(table: NodeTable, key: Uint8Array, value: Uint8Array, n
     case 'sandboxes': {
       const { labels } = Sandbox.decode(value);
       return make(nodeOf('sandbox', namespace, id), namespace, { root: true, labels, collectible: false });
+    }
+    case 'mounts': {
+      const { state, lease, labels } = decodeMount(value);
+      // One that is being made may yet be named by what it is made for.
+      const described = make(nodeOf('mount', namespace, id), namespace, {
+        root: state === 'making',
+        labels: new Map(Object.entries(labels)),
+        ignoreRootLabel: true,
+      });
+      const owner = lease === '' ? [] : [nodeOf('lease', namespace, lease)];
+      // Labels of mounts refer to nothing but what keeps them.
+      return { ...described, refs: [], conditional: [], keptBy: [...described.keptBy, ...owner] };
     }
     case 'content': {
       const { labels } = ContentInfo.decode(value);

@@ -2,6 +2,7 @@
 import { fail } from '../../../api/model/errors.ts';
 import { ImageDelete } from '../../../api/proto/gen/events/image.ts';
 import { deleteLease } from '../leases.ts';
+import { decodeMount } from '../mounts.ts';
 import { keyOf } from '../schema.ts';
 import { findSnapshot, hasChildren } from '../snapshot-record.ts';
 import { dropSnapshot } from '../snapshots.ts';
@@ -13,6 +14,8 @@ export interface SweepReply {
   removed: Record<string, number>;
   /** Backend ids of removed snapshots, by snapshotter. */
   snapshots: Record<string, number[]>;
+  /** Numbers of mounts whose records were removed. */
+  mounts: number[];
   /** Whether blobs or ingests may have bytes left on disk. */
   contentDirty: boolean;
 }
@@ -33,7 +36,7 @@ export const collectionOps = {
   'gc.sweep'(txn: WriteTxn, { epoch, nodes }: CollectionProtocol['gc.sweep']['request']): SweepReply {
     const { collection } = txn;
     if (!collection.isCurrent(epoch)) throw fail('aborted', `collection ${epoch} is over`);
-    const reply: SweepReply = { removed: {}, snapshots: {}, contentDirty: false };
+    const reply: SweepReply = { removed: {}, snapshots: {}, mounts: [], contentDirty: false };
     const nowNs = txn.nowNs();
     for (const node of nodes) {
       if (collection.keeps(txn, node, nowNs)) continue;
@@ -78,6 +81,14 @@ function remove(txn: WriteTxn, node: Node, reply: SweepReply): boolean {
       if (record === undefined || hasChildren(txn, name, record.id)) return false;
       dropSnapshot(txn, namespace, name, key, record);
       (reply.snapshots[name] ??= []).push(record.id);
+      return true;
+    }
+    case 'mount': {
+      const key = keyOf(namespace, name);
+      const record = txn.get('mounts', key);
+      if (record === undefined) return false;
+      txn.delete('mounts', key);
+      reply.mounts.push(decodeMount(record).id);
       return true;
     }
     case 'container':

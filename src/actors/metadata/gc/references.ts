@@ -5,7 +5,15 @@ import { parseRfc3339 } from '../../../api/model/time.ts';
 /** `<kind>\0<namespace>\0<id>`; snapshots have `<snapshotter>\0<key>` as id. References never cross namespaces. */
 export type Node = string;
 
-export type NodeKind = 'content' | 'snapshot' | 'container' | 'image' | 'lease' | 'ingest' | 'sandbox';
+export type NodeKind =
+  | 'content'
+  | 'snapshot'
+  | 'container'
+  | 'image'
+  | 'lease'
+  | 'ingest'
+  | 'sandbox'
+  | 'mount';
 
 export function nodeOf(kind: NodeKind, namespace: string, ...id: string[]): Node {
   return [kind, namespace, ...id].join('\0');
@@ -44,7 +52,7 @@ function isSuffix(rest: string): boolean {
 
 /** The node that `<kind...>` and a label's value name, or undefined when the key is none of ours. */
 function target(namespace: string, name: string, value: string): Node | undefined {
-  for (const kind of ['content', 'image', 'container'] as const) {
+  for (const kind of ['content', 'image', 'container', 'mount'] as const) {
     if (name.startsWith(kind) && isSuffix(name.slice(kind.length))) return nodeOf(kind, namespace, value);
   }
   if (name.startsWith('snapshot.')) {

@@ -82,6 +82,8 @@ export async function launchShim(
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     await runtime.saveBinary(bundle, binary);
+    const running = await dialRunning(deps, bundle, binary, launch.spec, signal);
+    if (running !== undefined) return running;
     logFifo = await runtime.openLog(bundle);
     signal.throwIfAborted();
     const address = await runtime
@@ -124,6 +126,33 @@ export async function launchShim(
     clearTimeout(timer);
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+/** Takes a shim that runs already and needs no `start` for another task; undefined when there is none. */
+async function dialRunning(
+  { runtime, dial, timeouts }: ShimDependencies,
+  bundle: Bundle,
+  binary: string,
+  spec: Uint8Array | undefined,
+  signal: AbortSignal,
+): Promise<LiveShim | undefined> {
+  const address = await runtime.running(bundle, { binary, spec });
+  if (address === undefined) return undefined;
+  const { namespace } = bundle;
+  const options = { namespace, timeoutMs: timeouts.dialMs, signal };
+  const connection = await dial(address, options).catch((error) => {
+    if (codeOf(error) === 'unavailable') return undefined;
+    throw error;
+  });
+  if (connection === undefined) return undefined;
+  try {
+    await runtime.saveAddress(bundle, address);
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+  const { version } = address;
+  return { bundle, binary, address, joined: false, connection, logFifo: undefined, version };
 }
 
 /** Takes the shim of a sandbox for a task of it. */

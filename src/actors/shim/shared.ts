@@ -59,7 +59,7 @@ export function sharedDialer(dial: DialShim): DialShim {
   }
 
   return async (address, options) => {
-    const key = [address.protocol, address.version, options.namespace, address.address].join('\0');
+    const key = [address.protocol, options.namespace, address.address].join('\0');
     for (;;) {
       const found = open.get(key);
       if (found !== undefined && !found.connection.ended) return handleOn(key, found, true);

@@ -1,9 +1,17 @@
 // The shim runtime of this machine: bundles on disk, shim binaries as child processes.
-import { rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import type { Spawn } from '../../api/model/ports/process.ts';
 import type { Bundle, ShimAddress, ShimKey, ShimRuntime, ShimStart } from '../../api/model/ports/shim.ts';
+import {
+  deletedFile,
+  groupAddress,
+  groupingOf,
+  groupingVariable,
+  groupOf,
+  troupeShimBinary,
+} from '../../api/model/shim-group.ts';
 import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
 import { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import { RuntimeInfo } from '../../api/proto/gen/types/introspection.ts';
@@ -54,12 +62,23 @@ export interface ShimRuntimeDependencies {
 
 const probeTimeoutMs = 10_000;
 
+/** Of an OCI spec; one that does not parse has none. */
+function annotationsOf(spec: Uint8Array | undefined): Record<string, string> {
+  try {
+    const parsed = JSON.parse(Buffer.from(spec ?? []).toString()) as { annotations?: Record<string, string> };
+    return parsed?.annotations ?? {};
+  } catch {
+    return {};
+  }
+}
+
 const logOf = (bundle: Bundle) => join(bundle.path, 'log');
 
 export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDependencies): ShimRuntime {
   const baseEnv = deps.env ?? process.env;
   const resolver = new BinaryResolver(baseEnv['PATH'] ?? '', config.binaryDirectories ?? []);
   const forms = new Map<string, BootstrapForm>();
+  const grouping = () => groupingOf(config.startEnv?.[groupingVariable] ?? baseEnv[groupingVariable]);
 
   const envFor = (key: ShimKey): NodeJS.ProcessEnv => ({
     ...baseEnv,
@@ -82,6 +101,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
 
   /** Asks a binary once which form it takes; a replaced binary is asked again. */
   async function formOf(binary: string): Promise<BootstrapForm> {
+    if (basename(binary) === troupeShimBinary) return 'params';
     const found = await stat(binary).catch(() => undefined);
     const cacheKey = `${binary}\0${found?.mtimeMs}\0${found?.size}`;
     const known = forms.get(cacheKey);
@@ -131,6 +151,22 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     },
     removeBundle: (bundle) => bundles.removeBundle(bundle, deps.unmountAll),
 
+    async running(bundle, { binary, spec }) {
+      if (basename(binary) !== troupeShimBinary) return undefined;
+      const address = groupAddress({
+        socketDir: config.socketDir,
+        grpcAddress: config.grpcAddress,
+        namespace: bundle.namespace,
+        group: groupOf(grouping(), bundle.id, annotationsOf(spec)),
+      });
+      const path = address.slice('unix://'.length);
+      const found = await stat(path).catch(() => undefined);
+      if (found?.isSocket() !== true) return undefined;
+      // Says that it is wanted to a shim that would leave for want of containers.
+      await writeFile(`${path}.used`, '', { mode: 0o600 });
+      return { version: 3, protocol: 'ttrpc', address };
+    },
+
     async start(bundle, start): Promise<ShimAddress> {
       const form = await formOf(start.binary);
       let output = await runStart(bundle, start, form);
@@ -145,6 +181,11 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     },
 
     async delete(bundle, { binary, timeoutMs, expected }): Promise<DeleteResponse> {
+      // What the command would print of a container that was deleted in good order.
+      if (basename(binary) === troupeShimBinary) {
+        const left = await readFile(join(bundle.path, deletedFile)).catch(() => undefined);
+        if (left !== undefined) return DeleteResponse.decode(left);
+      }
       const output = await runCommand(deps.spawn, {
         binary,
         args: argsFor(bundle, 'delete'),

@@ -93,6 +93,14 @@ export interface ShimRuntime {
   createBundle(key: ShimKey, contents: BundleContents): Promise<Bundle>;
   /** Unmounts the rootfs and removes bundle and work directory; what is gone already is fine. */
   removeBundle(bundle: Bundle): Promise<void>;
+  /**
+   * Where a shim listens that takes this bundle in without being started, if it runs; undefined for shims that must be
+   * started.
+   */
+  running(
+    bundle: Bundle,
+    start: { binary: string; spec: Uint8Array | undefined },
+  ): Promise<ShimAddress | undefined>;
   /** Runs `<binary> start`; its failure output is the message of the error, of class `unknown`. */
   start(bundle: Bundle, start: ShimStart): Promise<ShimAddress>;
   /** Runs `<binary> delete`, which cleans up after a shim whether or not it lives. */

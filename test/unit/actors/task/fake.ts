@@ -156,6 +156,7 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
       calls.push(`${id}:remove`);
       bundles.delete(id);
     },
+    running: async () => undefined,
     async start({ id }) {
       calls.push(`${id}:start`);
       await fake.options.onStart?.();

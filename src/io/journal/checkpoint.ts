@@ -60,11 +60,15 @@ function lastRows(
 }
 
 /** Runs where the store may be written: on the store thread. What the tables have already is skipped. */
-export function applyJournal(store: Store<string>, job: CheckpointJob): void {
+export function applyJournal(
+  store: Store<string>,
+  job: CheckpointJob,
+  read: (path: string) => Buffer = readJournal,
+): void {
   const stored = store.read((txn) => txn.get(journalTable, checkpointKey));
   const done = stored === undefined ? 0 : decodeCheckpointed(stored).sequence;
   if (done >= job.lastSequence) return;
-  const bytes = readJournal(job.journalPath);
+  const bytes = read(job.journalPath);
   const records = recordsIn(bytes, job.id).filter(
     ({ sequence }) => sequence > done && sequence <= job.lastSequence,
   );

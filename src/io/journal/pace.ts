@@ -10,7 +10,13 @@ const tryAgainMsMax = 0.3;
 const tryAgainAfter = 256;
 const weight = 1 / 16;
 
-export class Pace {
+export interface WritePace {
+  /** Whether the next record is written on the calling thread. */
+  readonly atOnce: boolean;
+  wrote(tookMs: number): void;
+}
+
+export class Pace implements WritePace {
   #meanMs = 0;
   #atOnce = true;
   #sinceChange = 0;

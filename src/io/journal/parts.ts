@@ -3,6 +3,7 @@ import type { ReadTxn } from '../../api/model/ports/store.ts';
 import type { Checkpointer } from './checkpoint.ts';
 import type { OpenJournal } from './device.ts';
 import type { Totals } from './memtable.ts';
+import type { WritePace } from './pace.ts';
 import type { Checkpointed } from './recover.ts';
 
 /** The tables on disk as the thread that serves reads them. */
@@ -41,5 +42,7 @@ export interface JournalDeps<Table extends string> {
   journal: OpenJournal;
   checkpointer: Checkpointer;
   limits?: Partial<JournalLimits>;
+  /** Decides how records are written; by default, what writes take. */
+  pace?: WritePace;
   warn?: (message: string, error: unknown) => void;
 }

@@ -62,6 +62,7 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
   #sequence: number;
   #checkpointed: number;
 
+  readonly #ended: { waiting: readonly Done[]; error: unknown }[] = [];
   #flushAsked = false;
   /** The file is being changed otherwise: records wait. */
   #held = false;
@@ -75,14 +76,14 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
   #closing: Promise<void> | undefined;
   #closed = false;
 
-  constructor({ base, journal, checkpointer, limits, warn }: JournalDeps<Table>) {
+  constructor({ base, journal, checkpointer, limits, pace, warn }: JournalDeps<Table>) {
     this.#base = base;
     this.#id = journal.id;
     this.#checkpointer = checkpointer;
     this.#limits = { ...journalLimitsDefault, ...limits };
     this.#warn = warn ?? (() => {});
     this.#sequence = this.#checkpointed = base.checkpointed()?.sequence ?? 0;
-    this.#tail = new JournalTail(journal.devices[0]);
+    this.#tail = new JournalTail(journal.devices[0], pace);
     this.#spare = journal.devices[1];
     this.draft = new Layers(() => this.#layersOfDraft, base);
     this.#view = new Layers(() => this.#layersOfView, base);
@@ -215,9 +216,10 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
     this.#relayer();
     this.#checkpointLater();
     if (this.#wanted.length > 0) this.#freeze();
-    // A disk works on while the callers are answered; a write at once must not overtake their answers.
+    this.#ended.push({ waiting: draft.waiting, error: undefined });
+    // A disk works on while the callers are answered; a write at once would hold their answers up.
     if (!this.#tail.atOnce) this.#flush();
-    this.#settle(draft.waiting);
+    this.#tell();
     if (this.#tail.atOnce) this.#flush();
   }
 
@@ -225,16 +227,16 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
   #failed(draft: Draft<Table>, cause: unknown): void {
     this.#warn(`the metadata journal could not be written: ${messageOf(cause)}`, cause);
     this.#toUndo = true;
-    this.#undo([...draft.waiting, ...this.#dropGathering()], this.#journalError(cause));
+    this.#undo([...draft.waiting, ...this.#dropGathering()], cause);
   }
 
   /** Answers `waiting` when it is known whether the refused record may still lie on the disk. */
-  #undo(waiting: readonly Done[], error: unknown): void {
+  #undo(waiting: readonly Done[], refusal: unknown): void {
     this.#held = true;
     this.#tail.undo((cause) => {
       this.#held = false;
       this.#toUndo = cause !== null;
-      this.#settle(waiting, error);
+      if (waiting.length > 0) this.#settle(waiting, this.#journalError(refusal));
       if (cause !== null) {
         const why = this.#journalError(cause);
         this.#rejectWanted(why);
@@ -261,11 +263,19 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
   }
 
   #settle(waiting: readonly Done[], error?: unknown): void {
-    for (const done of waiting) {
-      try {
-        done(error);
-      } catch (thrown) {
-        this.#warn(`the end of a commit was not taken: ${messageOf(thrown)}`, thrown);
+    this.#ended.push({ waiting, error });
+    this.#tell();
+  }
+
+  /** Tells the callers in the order in which their commits ended. */
+  #tell(): void {
+    for (let next = this.#ended.shift(); next !== undefined; next = this.#ended.shift()) {
+      for (const done of next.waiting) {
+        try {
+          done(next.error);
+        } catch (thrown) {
+          this.#warn(`the end of a commit was not taken: ${messageOf(thrown)}`, thrown);
+        }
       }
     }
   }
@@ -384,7 +394,12 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
     if (code === 'ENOSPC' || code === 'EDQUOT') {
       return fail('resource-exhausted', `the metadata store is full: ${messageOf(cause)}`, cause);
     }
-    return fail('unavailable', `${this.#tail.device.name} cannot be written: ${messageOf(cause)}`, cause);
+    const stands = this.#toUndo ? ', and it is not known what of it is stored' : '';
+    return fail(
+      'unavailable',
+      `${this.#tail.device.name} cannot be written: ${messageOf(cause)}${stands}`,
+      cause,
+    );
   }
 
   #replay(devices: readonly JournalDevice[]): void {

@@ -1,17 +1,18 @@
 // The end of the journal, where the next record goes: one write at a time.
 import type { JournalDevice } from './device.ts';
-import { Pace } from './pace.ts';
+import { Pace, type WritePace } from './pace.ts';
 import { blockBytes } from './record.ts';
 
 const firstOffset = blockBytes;
 
 export class JournalTail {
-  readonly #pace = new Pace();
+  readonly #pace: WritePace;
   #device: JournalDevice;
   #offset = firstOffset;
 
-  constructor(device: JournalDevice) {
+  constructor(device: JournalDevice, pace: WritePace = new Pace()) {
     this.#device = device;
+    this.#pace = pace;
   }
 
   get device(): JournalDevice {

@@ -76,11 +76,12 @@ const rooms: Room[] = [
     holds: ['actors/'],
     imports: core,
   },
+  { name: 'api/h2', says: 'api/model', holds: ['api/h2/'], imports: below('api/model/') },
   {
     name: 'api/grpc, ttrpc, proxy',
-    says: 'api/model, gen, supervisor, `actors/*/protocol.ts` (types)',
+    says: 'api/h2, api/model, gen, supervisor, `actors/*/protocol.ts` (types)',
     holds: ['api/grpc/', 'api/ttrpc/', 'api/proxy/'],
-    imports: (path, typeOnly) => core(path) || (typeOnly && face.test(path)),
+    imports: (path, typeOnly) => core(path) || path.startsWith('api/h2/') || (typeOnly && face.test(path)),
   },
   {
     name: 'api/client',

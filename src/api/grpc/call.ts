@@ -1,11 +1,21 @@
 // Runs one call against its handler, straight on its HTTP/2 stream: a request stream is read only as fast as the
-// handler asks, a response stream is asked for more only as fast as the client reads.
-import { constants, type ServerHttp2Stream } from 'node:http2';
+// handler asks, a response stream is asked for more only as fast as the client reads. A unary call whose handler
+// answers at once makes no promise and ends in the turn in which it came.
 import { isExpected } from '../../supervisor/failure.ts';
+import { encodeHeaders } from '../h2/hpack.ts';
+import { type H2Stream, type StreamHandler, wholeBytesMax } from '../h2/stream.ts';
 import { fail } from '../model/errors.ts';
 import type { BoundMethod } from './bind.ts';
-import { type RequestHeaders, ServerCallContext } from './context.ts';
-import { encodeStatusMessage, FrameReader, frameOf, parseTimeout } from './frame.ts';
+import { ServerCallContext } from './context.ts';
+import {
+  encodeStatusMessage,
+  FrameReader,
+  frameOf,
+  framePrefixBytes,
+  parseTimeout,
+  writePrefix,
+} from './frame.ts';
+import type { CallHead } from './head.ts';
 import { type FramePool, PooledResponse } from './pool.ts';
 import { RequestStream } from './requests.ts';
 import { statusOf } from './status.ts';
@@ -25,68 +35,64 @@ export interface CallHost {
   readonly draining: boolean;
   readonly receiveBytesMax: number;
   readonly sendBytesMax: number;
+  /** Bytes of unary requests that have not come to their end, over all calls; and how many there may be. */
+  unfinishedBytes: number;
+  readonly unfinishedBytesMax: number;
   readonly pool: FramePool;
   /** Told of errors that no handler meant to throw. */
   readonly onUnexpected: (error: unknown, path: string) => void;
 }
 
-interface Frame {
-  readonly bytes: Buffer;
-  readonly onSent?: (error?: Error | null) => void;
-}
+const responseHead = encodeHeaders({ ':status': '200', 'content-type': 'application/grpc' });
+const okTrailers = encodeHeaders({ 'grpc-status': '0' });
+/** Written for each whole response and copied at once. */
+const prefix = Buffer.alloc(framePrefixBytes);
 
-const { HTTP2_HEADER_STATUS, HTTP2_HEADER_CONTENT_TYPE } = constants;
-const responseHeaders = { [HTTP2_HEADER_STATUS]: 200, [HTTP2_HEADER_CONTENT_TYPE]: 'application/grpc' };
-const respondOptions = { waitForTrailers: true };
-const okTrailers = { 'grpc-status': '0' };
-
-export class ServerCall {
-  readonly #stream: ServerHttp2Stream;
-  readonly #headers: RequestHeaders;
+export class ServerCall implements StreamHandler {
+  readonly #stream: H2Stream;
+  readonly #head: CallHead;
   readonly #method: BoundMethod;
   readonly #host: CallHost;
-  readonly #reader: FrameReader;
+  /** Made when a request does not come in one piece. */
+  #reader: FrameReader | undefined;
   #context: ServerCallContext | undefined;
   #deadlineAtMs = Number.POSITIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   /** Set for methods that take a stream; the others have one request. */
   #requests: RequestStream | undefined;
   #request: Buffer | undefined;
+  #unfinishedBytes = 0;
   #responses: AsyncIterator<unknown> | undefined;
   #drained: (() => void) | undefined;
-  #trailers: Record<string, string> = okTrailers;
+  /** The handler was called and has not returned. */
+  #running = false;
+  #released = false;
   #ended = false;
 
-  constructor(stream: ServerHttp2Stream, headers: RequestHeaders, method: BoundMethod, host: CallHost) {
+  constructor(stream: H2Stream, head: CallHead, method: BoundMethod, host: CallHost) {
     this.#stream = stream;
-    this.#headers = headers;
+    this.#head = head;
     this.#method = method;
     this.#host = host;
-    this.#reader = new FrameReader({
-      messageBytesMax: host.receiveBytesMax,
-      encoding: headers.joined['grpc-encoding'] as string | undefined,
-      owned: method.requestStream,
-    });
-    stream.on('data', this.#onData);
-    stream.on('end', this.#onEnd);
-    stream.on('aborted', this.#onGone);
-    stream.on('close', this.#onGone);
-    this.#startTimer(headers.joined['grpc-timeout']);
-    if (method.requestStream) this.#enterStream();
+  }
+
+  /** To be called once, before the body comes. */
+  start(): void {
+    if (this.#head.timeout !== undefined) this.#startTimer(this.#head.timeout);
+    if (this.#method.requestStream) this.#stream.whenRoom(this.#enterStream);
   }
 
   /** Ends the call with an error, whatever its handler is doing. */
   abort(error: Error): void {
     if (this.#ended) return;
     this.#end();
-    this.#release(error);
+    this.#cancel(error);
     this.#sendError(error);
   }
 
-  #startTimer(header: string | string[] | undefined): void {
-    if (header === undefined) return;
+  #startTimer(header: string): void {
     try {
-      const timeoutMs = parseTimeout(String(header));
+      const timeoutMs = parseTimeout(header);
       this.#deadlineAtMs = Date.now() + timeoutMs;
       if (timeoutMs > timerDelayMsMax) return;
       this.#timer = setTimeout(
@@ -98,55 +104,112 @@ export class ServerCall {
     }
   }
 
-  readonly #onData = (chunk: Buffer): void => {
-    if (this.#ended) return;
-    try {
-      this.#reader.push(chunk, this.#onMessage);
-    } catch (error) {
-      this.abort(error as Error);
+  onData(bytes: Buffer, last: boolean): void {
+    if (this.#ended) {
+      this.#stream.consume(bytes.length);
+      return;
     }
-  };
+    if (this.#method.requestStream) this.#onStreamed(bytes, last);
+    else if (last && this.#reader === undefined && isWhole(bytes, this.#host.receiveBytesMax)) {
+      this.#stream.consume(bytes.length);
+      this.#request = bytes.subarray(framePrefixBytes);
+      this.#stream.whenRoom(this.#enterUnary);
+    } else this.#onPiece(bytes, last);
+  }
 
-  readonly #onMessage = (message: Buffer): void => {
-    if (this.#requests !== undefined) this.#requests.offer(message);
-    else if (this.#request === undefined) this.#request = message;
-    else throw fail('invalid-argument', `${this.#method.path} takes one request, got more`);
-  };
-
-  readonly #onEnd = (): void => {
-    if (this.#ended) return;
-    if (this.#request !== undefined && !this.#reader.partial) this.#enterUnary(this.#request);
-    // A reset also ends the readable side, and shows as such only later in the same turn: a request stream that was
-    // cut off must not look complete.
-    else setImmediate(this.#onHalfClose);
-  };
+  #onStreamed(bytes: Buffer, last: boolean): void {
+    // Before it was its turn to begin, what came only waits in the window of the stream.
+    this.#requests ??= new RequestStream(this.#stream, this.#decode);
+    const requests = this.#requests;
+    if (!this.#read(bytes, requests)) return;
+    requests.received(bytes.length);
+    // A client that cancels may end its side first, with the reset right behind: a request stream that was cut off
+    // must not look complete.
+    if (last) setImmediate(this.#onHalfClose);
+  }
 
   readonly #onHalfClose = (): void => {
     if (this.#ended) return;
-    if (this.#requests !== undefined && !this.#reader.partial) this.#requests.complete();
-    else this.abort(fail('internal', `a request of ${this.#method.path} is missing or cut off`));
+    if (this.#reader?.partial === true) this.abort(this.#cutOff());
+    else this.#requests?.complete();
   };
 
+  #onPiece(bytes: Buffer, last: boolean): void {
+    const host = this.#host;
+    this.#unfinishedBytes += bytes.length;
+    host.unfinishedBytes += bytes.length;
+    if (host.unfinishedBytes > host.unfinishedBytesMax) {
+      this.abort(fail('resource-exhausted', 'too many large requests at once: try again with fewer'));
+    }
+    this.#stream.consume(bytes.length);
+    if (this.#ended || !this.#read(bytes, undefined) || !last) return;
+    if (this.#request === undefined || this.#reader?.partial === true) this.abort(this.#cutOff());
+    else this.#stream.whenRoom(this.#enterUnary);
+  }
+
+  /** False when the bytes ended the call. */
+  #read(bytes: Buffer, requests: RequestStream | undefined): boolean {
+    this.#reader ??= new FrameReader({
+      messageBytesMax: this.#host.receiveBytesMax,
+      encoding: this.#head.encoding,
+      owned: this.#method.requestStream,
+    });
+    try {
+      if (bytes.length > 0) {
+        this.#reader.push(
+          bytes,
+          requests === undefined ? this.#takeOne : (message) => requests.offer(message),
+        );
+      }
+    } catch (error) {
+      this.abort(error as Error);
+    }
+    return !this.#ended;
+  }
+
+  readonly #takeOne = (message: Buffer): void => {
+    if (this.#request === undefined) this.#request = message;
+    else throw fail('invalid-argument', `${this.#method.path} takes one request, got more`);
+  };
+
+  #cutOff(): Error {
+    return fail('internal', `a request of ${this.#method.path} is missing or cut off`);
+  }
+
   /** The stream is gone before the call was through: the client canceled, or its connection broke. */
-  readonly #onGone = (): void => {
+  onClosed(): void {
     if (this.#ended) return;
     this.#end();
     const late = Date.now() >= this.#deadlineAtMs;
-    this.#release(
+    this.#cancel(
       late
         ? fail('deadline-exceeded', `the deadline of ${this.#method.path} passed`)
         : fail('canceled', `the client canceled ${this.#method.path}`),
     );
-  };
-
-  #enterStream(): void {
-    if (this.#ended) return;
-    this.#requests = new RequestStream(this.#stream, this.#decode);
-    const context = this.#enter();
-    if (context !== undefined) this.#run(this.#requests, context);
   }
 
-  #enterUnary(bytes: Buffer): void {
+  onDrain(): void {
+    this.#drained?.();
+    this.#drained = undefined;
+  }
+
+  /** A request stream may be quiet for as long as its client likes; half a request is of no use to anybody. */
+  onStalled(): void {
+    if (!this.#method.requestStream) {
+      this.abort(fail('deadline-exceeded', `the request of ${this.#method.path} does not come to its end`));
+    }
+  }
+
+  readonly #enterStream = (): void => {
+    if (this.#ended) return;
+    this.#requests ??= new RequestStream(this.#stream, this.#decode);
+    const context = this.#enter();
+    if (context !== undefined) this.#run(this.#requests, context);
+  };
+
+  readonly #enterUnary = (): void => {
+    const bytes = this.#request;
+    if (this.#ended || bytes === undefined) return;
     this.#request = undefined;
     const context = this.#enter();
     if (context === undefined) return;
@@ -157,7 +220,7 @@ export class ServerCall {
       return;
     }
     this.#run(request, context);
-  }
+  };
 
   /** A request that is no message ends the call, whether or not the handler catches what it gets to see. */
   readonly #decode = (bytes: Buffer): unknown => {
@@ -176,7 +239,7 @@ export class ServerCall {
     try {
       if (handler === undefined) throw fail('unimplemented', `method ${path}`);
       if (endless && draining) throw fail('unavailable', 'the daemon is shutting down');
-      this.#context = new ServerCallContext(this.#headers, namespace, this.#deadlineAtMs, pool);
+      this.#context = new ServerCallContext(this.#head, namespace, this.#deadlineAtMs, pool);
       if (endless) this.#host.endless.add(this);
       return this.#context;
     } catch (error) {
@@ -186,6 +249,7 @@ export class ServerCall {
   }
 
   #run(request: unknown, context: ServerCallContext): void {
+    this.#running = true;
     try {
       const result = this.#method.handler!(request, context);
       if (this.#method.responseStream) void this.#sendAll(result as AsyncIterable<unknown>);
@@ -197,13 +261,25 @@ export class ServerCall {
   }
 
   readonly #sendOne = (response: unknown): void => {
-    if (this.#ended) return;
+    this.#running = false;
+    if (this.#ended) {
+      this.#release();
+      return;
+    }
     try {
-      const { bytes, onSent } = this.#frame(response);
+      const stream = this.#stream;
+      const message = this.#encode(response);
+      if (!(response instanceof PooledResponse) && message.length <= wholeBytesMax) {
+        writePrefix(prefix, message.length);
+        const whole = { head: responseHead, prefix, body: message, trailers: okTrailers };
+        if (stream.respondWhole(whole)) {
+          this.#end();
+          return;
+        }
+      }
+      this.#write(response, message);
       this.#end();
-      this.#respond();
-      if (onSent !== undefined) this.#stream.write(bytes, onSent);
-      this.#stream.end(onSent === undefined ? bytes : undefined);
+      stream.end(okTrailers);
     } catch (error) {
       this.#fail(error);
     }
@@ -216,17 +292,20 @@ export class ServerCall {
       this.#responses = iterator;
       for (let count = 1; ; count++) {
         const { done, value } = await iterator.next();
-        if (this.#ended) return;
-        if (done) break;
-        const { bytes, onSent } = this.#frame(value);
-        if (!stream.headersSent) this.#respond();
-        stream.write(bytes, onSent);
-        if (stream.writableLength > unsentBytesMax) await this.#drain();
+        if (this.#ended || done) break;
+        this.#write(value, this.#encode(value));
+        if (stream.unsentBytes > unsentBytesMax) await this.#drain();
         else if (count % responsesPerTurnMax === 0) await new Promise(setImmediate);
-        if (this.#ended) return;
+        if (this.#ended) break;
+      }
+      this.#running = false;
+      if (this.#ended) {
+        this.#release();
+        return;
       }
       this.#end();
-      this.#finish();
+      if (stream.headersSent) stream.end(okTrailers);
+      else stream.respondOnly(Buffer.concat([responseHead, okTrailers]));
     } catch (error) {
       this.#fail(error);
     }
@@ -235,71 +314,100 @@ export class ServerCall {
   #drain(): Promise<void> {
     return new Promise((resolve) => {
       this.#drained = resolve;
-      this.#stream.once('drain', resolve);
+      this.#stream.notifyBelow(unsentBytesMax / 2);
     });
   }
 
-  #frame(response: unknown): Frame {
+  #encode(response: unknown): Uint8Array {
+    const message = response instanceof PooledResponse ? response.bytes : this.#method.encode(response);
+    const { sendBytesMax } = this.#host;
+    if (message.byteLength <= sendBytesMax) return message;
+    throw fail(
+      'resource-exhausted',
+      `response of ${message.byteLength} bytes is larger than the limit of ${sendBytesMax}`,
+    );
+  }
+
+  #write(response: unknown, message: Uint8Array): void {
+    const stream = this.#stream;
+    if (!stream.headersSent) stream.respond(responseHead);
     const own = response instanceof PooledResponse ? response : undefined;
-    const message = own?.bytes ?? this.#method.encode(response);
-    const { sendBytesMax, pool } = this.#host;
-    const size = message.byteLength;
-    if (size > sendBytesMax) {
-      throw fail(
-        'resource-exhausted',
-        `response of ${size} bytes is larger than the limit of ${sendBytesMax}`,
-      );
+    if (own === undefined && message.byteLength < pooledFrameBytesMin) {
+      stream.write(frameOf(message));
+      return;
     }
-    if (own === undefined && size < pooledFrameBytesMin) return { bytes: frameOf(message) };
-    const large = own ?? PooledResponse.copyOf(pool, message);
-    return { bytes: large.hand(), onSent: large.onSent };
+    const large = own ?? PooledResponse.copyOf(this.#host.pool, message);
+    stream.write(large.hand(), large.onSent);
   }
 
   readonly #fail = (error: unknown): void => {
-    if (this.#ended) return;
+    this.#running = false;
+    if (this.#ended) {
+      this.#release();
+      return;
+    }
     if (!isExpected(error)) this.#host.onUnexpected(error, this.#method.path);
     this.#end();
-    this.#release(error instanceof Error ? error : fail('unknown', String(error)));
+    this.#cancel(error instanceof Error ? error : fail('unknown', String(error)));
     this.#sendError(error);
   };
 
   #sendError(error: unknown): void {
-    const { code, details } = statusOf(error);
-    this.#trailers = { 'grpc-status': String(code), 'grpc-message': encodeStatusMessage(details) };
-    this.#finish();
+    const trailers = statusHeaders(error);
+    if (this.#stream.headersSent) this.#stream.end(encodeHeaders(trailers));
+    else this.#stream.respondOnly(encodeHeaders({ ...responseHeaders, ...trailers }));
   }
-
-  /** Ends the stream with the trailers, alone or after the responses. */
-  #finish(): void {
-    const stream = this.#stream;
-    if (stream.destroyed || stream.closed) return;
-    if (stream.headersSent) stream.end();
-    else stream.respond({ ...responseHeaders, ...this.#trailers }, { endStream: true });
-  }
-
-  #respond(): void {
-    this.#stream.once('wantTrailers', this.#onWantTrailers);
-    this.#stream.respond(responseHeaders, respondOptions);
-  }
-
-  readonly #onWantTrailers = (): void => {
-    if (!this.#stream.destroyed && !this.#stream.closed) this.#stream.sendTrailers(this.#trailers);
-  };
 
   /** From here on nothing more is read for the handler, and only the status is sent. */
   #end(): void {
     this.#ended = true;
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     if (this.#method.endless) this.#host.endless.delete(this);
+    this.#host.unfinishedBytes -= this.#unfinishedBytes;
     this.#requests?.discard();
+    if (!this.#running) this.#release();
+  }
+
+  /** Nothing works on the call any more: it counts no longer among those of its connection. */
+  #release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#stream.release();
   }
 
   /** Tells a handler that still works on the call that nobody waits for it. */
-  #release(cause: Error): void {
+  #cancel(cause: Error): void {
     this.#context?.cancel(cause);
     this.#requests?.fail(cause);
-    this.#drained?.();
+    this.onDrain();
     // A generator that waits within next() sees this when that wait ends; its signal has told it already.
     this.#responses?.return?.().catch(() => {});
   }
+}
+
+const responseHeaders = { ':status': '200', 'content-type': 'application/grpc' };
+
+/** The body is one message that is not compressed. */
+function isWhole(bytes: Buffer, messageBytesMax: number): boolean {
+  if (bytes.length < framePrefixBytes || bytes[0] !== 0) return false;
+  const length = bytes.readUInt32BE(1);
+  return length === bytes.length - framePrefixBytes && length <= messageBytesMax;
+}
+
+function statusHeaders(error: unknown): Record<string, string> {
+  const { code, details } = statusOf(error);
+  return { 'grpc-status': String(code), 'grpc-message': encodeStatusMessage(details) };
+}
+
+/** Answers a call of a path that no service has. */
+export function refuseUnknown(stream: H2Stream, path: string): void {
+  const status = statusHeaders(fail('unimplemented', `unknown method ${path}`));
+  stream.respondOnly(encodeHeaders({ ...responseHeaders, ...status }));
+  stream.release();
+}
+
+/** Answers what is no gRPC call with a status of HTTP. */
+export function refuseOther(stream: H2Stream, httpStatus: number): void {
+  stream.respondOnly(encodeHeaders({ ':status': String(httpStatus) }));
+  stream.release();
 }

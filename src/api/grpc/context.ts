@@ -1,13 +1,10 @@
 // What a handler knows about its call besides the request: namespace, lease, deadline, cancellation, metadata.
-import type { IncomingHttpHeaders } from 'node:http2';
-import { fail } from '../model/errors.ts';
-import { type Namespace, parseNamespace } from '../model/ids.ts';
+import type { Namespace } from '../model/ids.ts';
 import type { Encoded, NamespaceRule } from './bind.ts';
+import type { CallHead } from './head.ts';
 import { type FramePool, PooledResponse } from './pool.ts';
 
-export const namespaceHeader = 'containerd-namespace';
-export const namespaceHeaderTtrpc = 'containerd-namespace-ttrpc';
-export const leaseHeader = 'containerd-lease';
+export { leaseHeader, namespaceHeader, namespaceHeaderTtrpc } from './head.ts';
 
 export interface CallMetadata {
   /** All values of a header, in lower case, in the order they came; none when it is missing. */
@@ -31,46 +28,24 @@ export interface CallContext {
   allocate(messageBytes: number): Encoded;
 }
 
-/** The headers of a request, repeated ones kept apart. */
-export interface RequestHeaders {
-  readonly joined: IncomingHttpHeaders;
-  /** Names and values in turn, as they came. */
-  readonly raw: readonly string[];
-}
-
-/** The first value of a header, which is the one that counts; node:http2 joins repeated ones with `, `. */
-function firstValue({ joined, raw }: RequestHeaders, name: string): string | undefined {
-  const value = joined[name];
-  if (typeof value !== 'string' || !value.includes(', ')) return value as string | undefined;
-  for (let i = 0; i < raw.length; i += 2) if (raw[i] === name) return raw[i + 1];
-  return value;
-}
-
-/** Throws `failed-precondition` without a namespace, `invalid-argument` when it is not an identifier. */
-function namespaceOf(headers: RequestHeaders): Namespace {
-  const name = firstValue(headers, namespaceHeader) || firstValue(headers, namespaceHeaderTtrpc);
-  if (name === undefined || name === '') throw fail('failed-precondition', 'namespace is required');
-  return parseNamespace(name);
-}
-
 export class ServerCallContext implements CallContext {
   readonly namespace: Namespace;
-  readonly #headers: RequestHeaders;
+  readonly #head: CallHead;
   /** Milliseconds since the epoch, or `Infinity`. */
   readonly #deadlineAtMs: number;
   readonly #pool: FramePool;
   #controller: AbortController | undefined;
   #cause: Error | undefined;
 
-  constructor(headers: RequestHeaders, rule: NamespaceRule, deadlineAtMs: number, pool: FramePool) {
-    this.#headers = headers;
+  constructor(head: CallHead, rule: NamespaceRule, deadlineAtMs: number, pool: FramePool) {
+    this.#head = head;
     this.#pool = pool;
-    this.namespace = rule === 'required' ? namespaceOf(headers) : ('' as Namespace);
+    this.namespace = rule === 'required' ? head.namespace : ('' as Namespace);
     this.#deadlineAtMs = deadlineAtMs;
   }
 
   get lease(): string | undefined {
-    return firstValue(this.#headers, leaseHeader) || undefined;
+    return this.#head.lease;
   }
 
   get deadlineMs(): number {
@@ -80,8 +55,8 @@ export class ServerCallContext implements CallContext {
   }
 
   get metadata(): CallMetadata {
-    const { raw } = this.#headers;
-    return { get: (name) => raw.filter((_value, i) => i % 2 === 1 && raw[i - 1] === name) };
+    const head = this.#head;
+    return { get: (name) => head.values(name) };
   }
 
   /** Made when first asked for: most calls are over before anybody wants to cancel them. */

@@ -1,6 +1,6 @@
-// The requests of a streaming call as its handler reads them: the HTTP/2 stream is paused while a message waits, so
-// a client is never further ahead than one message and the window of its stream.
-import type { ServerHttp2Stream } from 'node:http2';
+// The requests of a streaming call as its handler reads them: while a message waits, the client gets no room for more,
+// so that it is never further ahead than one message and the window of its stream.
+import type { H2Stream } from '../h2/stream.ts';
 import { fail } from '../model/errors.ts';
 
 interface Waiter {
@@ -11,16 +11,18 @@ interface Waiter {
 const done: IteratorReturnResult<undefined> = { done: true, value: undefined };
 
 export class RequestStream implements AsyncIterableIterator<unknown> {
-  readonly #stream: ServerHttp2Stream;
+  readonly #stream: H2Stream;
   readonly #decode: (bytes: Buffer) => unknown;
-  /** Messages that arrived and nobody has asked for: never more than one chunk of the stream holds. */
+  /** Messages that arrived and nobody has asked for: never more than the window of the stream holds. */
   readonly #messages: Buffer[] = [];
+  /** Bytes that came while messages waited. */
+  #heldBytes = 0;
   #waiter: Waiter | undefined;
   #complete = false;
   #discarding = false;
   #cause: Error | undefined;
 
-  constructor(stream: ServerHttp2Stream, decode: (bytes: Buffer) => unknown) {
+  constructor(stream: H2Stream, decode: (bytes: Buffer) => unknown) {
     this.#stream = stream;
     this.#decode = decode;
   }
@@ -31,7 +33,6 @@ export class RequestStream implements AsyncIterableIterator<unknown> {
     const waiter = this.#waiter;
     if (waiter === undefined) {
       this.#messages.push(message);
-      this.#stream.pause();
       return;
     }
     this.#waiter = undefined;
@@ -40,6 +41,12 @@ export class RequestStream implements AsyncIterableIterator<unknown> {
     } catch (error) {
       waiter.reject(error);
     }
+  }
+
+  /** Counts bytes that arrived, after the messages that they completed were offered. */
+  received(bytes: number): void {
+    if (this.#messages.length > 0) this.#heldBytes += bytes;
+    else this.#stream.consume(bytes);
   }
 
   /** The client has sent everything. */
@@ -61,14 +68,20 @@ export class RequestStream implements AsyncIterableIterator<unknown> {
   discard(): void {
     this.#discarding = true;
     this.#messages.length = 0;
-    this.#stream.resume();
+    this.#giveBack();
+  }
+
+  #giveBack(): void {
+    if (this.#heldBytes === 0) return;
+    this.#stream.consume(this.#heldBytes);
+    this.#heldBytes = 0;
   }
 
   async next(): Promise<IteratorResult<unknown>> {
     if (this.#cause !== undefined) throw this.#cause;
     const message = this.#messages.shift();
     if (message !== undefined) {
-      if (this.#messages.length === 0) this.#stream.resume();
+      if (this.#messages.length === 0) this.#giveBack();
       return { done: false, value: this.#decode(message) };
     }
     if (this.#complete || this.#discarding) return done;

@@ -1,23 +1,25 @@
 // Serves bound services over HTTP/2 on unix sockets, with limits on every message, header and stream, and an orderly
-// end. node:http2 is used directly: grpc-js costs a third more per call, joins repeated headers, and shows a handler
-// a canceled request stream as a complete one.
-import http2 from 'node:http2';
+// end. The HTTP/2 is our own (api/h2): node:http2 costs ten times as much of the main thread for each call.
+import net from 'node:net';
+import { H2Connection } from '../h2/connection.ts';
+import type { RequestHeaders } from '../h2/headers.ts';
+import { type H2Limits, limitsDefault } from '../h2/limits.ts';
+import type { H2Stream } from '../h2/stream.ts';
+import { WriteBuffers } from '../h2/writer.ts';
 import { fail } from '../model/errors.ts';
 import type { BoundMethod, BoundService } from './bind.ts';
-import { type CallHost, ServerCall } from './call.ts';
-import { encodeStatusMessage } from './frame.ts';
+import { refuseOther, refuseUnknown, ServerCall } from './call.ts';
+import { headOf } from './head.ts';
 import { FramePool } from './pool.ts';
 import { listenOnSocket, type SocketOptions } from './socket.ts';
-import { statusOf } from './status.ts';
 
 export { type SocketOptions, socketPathBytesMax } from './socket.ts';
 
 export const messageBytesDefault = 16 * 1024 * 1024;
 const connectionsMax = 4096;
-const headerListBytesMax = 64 * 1024;
-/** How much of a request stream, and of all streams of a connection, may arrive before it is read. */
-const streamWindowBytes = 1024 * 1024;
-const connectionWindowBytes = 64 * 1024 * 1024;
+const unfinishedBytesMax = 512 * 1024 * 1024;
+/** How often connections are looked at for what has been open for too long. */
+const sweepIntervalMs = 10_000;
 
 export interface GrpcServerOptions {
   readonly services: readonly BoundService[];
@@ -44,64 +46,66 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
       methods.set(method.path, method);
     }
   }
+  const limits: H2Limits = {
+    ...limitsDefault,
+    concurrentStreamsMax: options.concurrentStreamsMax ?? limitsDefault.concurrentStreamsMax,
+  };
+  const onUnexpected = options.onUnexpected ?? (() => {});
+  const connections = new Set<H2Connection>();
+  const servers = new Set<net.Server>();
+  let sweeper: NodeJS.Timeout | undefined;
+
   const host = {
     endless: new Set<ServerCall>(),
     draining: false as boolean,
     receiveBytesMax: options.receiveBytesMax ?? messageBytesDefault,
     sendBytesMax: options.sendBytesMax ?? messageBytesDefault,
+    unfinishedBytes: 0,
+    unfinishedBytesMax,
     pool: new FramePool(),
-    onUnexpected: options.onUnexpected ?? (() => {}),
-  } satisfies CallHost;
-  const sessions = new Set<http2.ServerHttp2Session>();
-  const servers = new Set<http2.Http2Server>();
-
-  const onSession = (session: http2.ServerHttp2Session): void => {
-    sessions.add(session);
-    session.on('close', () => sessions.delete(session));
-    session.setLocalWindowSize(connectionWindowBytes);
-    if (host.draining) session.close();
+    onUnexpected,
   };
-  const onStream = (
-    stream: http2.ServerHttp2Stream,
-    joined: http2.IncomingHttpHeaders,
-    _flags: number,
-    raw: string[],
-  ): void => {
-    // What goes wrong on a stream also closes it, and its call hears of that.
-    stream.on('error', ignore);
-    const refusal = refusalOf(joined);
-    if (refusal !== undefined) {
-      stream.respond({ ':status': refusal }, { endStream: true });
-      stream.resume();
-      return;
-    }
-    const method = methods.get(joined[':path'] ?? '');
-    if (method !== undefined) new ServerCall(stream, { joined, raw }, method, host);
-    else refuseUnknown(stream, joined[':path'] ?? '');
+  const connectionHost = {
+    limits,
+    buffers: new WriteBuffers(),
+    tick: 0,
+    onStream(stream: H2Stream, headers: RequestHeaders): void {
+      const head = headOf(headers, methods);
+      if (head.refusal !== undefined) refuseOther(stream, head.refusal);
+      else if (head.method === undefined) refuseUnknown(stream, head.path);
+      else {
+        const call = new ServerCall(stream, head, head.method, host);
+        stream.handler = call;
+        call.start();
+      }
+    },
+    onClose(connection: H2Connection): void {
+      connections.delete(connection);
+      if (connections.size > 0) return;
+      clearInterval(sweeper);
+      sweeper = undefined;
+    },
+    onUnexpected: (error: unknown) => onUnexpected(error, 'HTTP/2'),
+  };
+
+  const sweep = (): void => {
+    connectionHost.tick++;
+    for (const connection of connections) connection.sweep(connectionHost.tick);
+  };
+  const onConnection = (socket: net.Socket): void => {
+    const connection = new H2Connection(socket, connectionHost);
+    connections.add(connection);
+    sweeper ??= setInterval(sweep, sweepIntervalMs).unref();
+    if (host.draining) connection.drain();
   };
 
   return {
     async listen(socket) {
-      const server = http2.createServer({
-        settings: {
-          initialWindowSize: streamWindowBytes,
-          maxConcurrentStreams: options.concurrentStreamsMax ?? 4096,
-          maxHeaderListSize: headerListBytesMax,
-          enablePush: false,
-        },
-        // Megabytes. Streams are held in bounds one by one; at this limit node:http2 resets them without a reason.
-        maxSessionMemory: 4096,
-        // Cancelling is ordinary for the clients of a daemon, and they are no strangers.
-        streamResetBurst: 100_000,
-        streamResetRate: 10_000,
-      });
-      server.on('session', onSession);
-      server.on('stream', onStream);
-      server.on('sessionError', ignore);
+      const server = net.createServer(onConnection);
       server.maxConnections = connectionsMax;
       await listenOnSocket(server, socket);
       // For example when the process is out of file descriptors: those connected go on.
-      server.on('error', (error) => host.onUnexpected(error, socket.path));
+      server.on('error', (error) => onUnexpected(error, socket.path));
       servers.add(server);
     },
 
@@ -111,35 +115,13 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
         (server) => new Promise<void>((resolve) => server.close(() => resolve())),
       );
       for (const call of host.endless) call.abort(fail('unavailable', 'the daemon is shutting down'));
-      for (const session of sessions) session.close();
+      for (const connection of connections) connection.drain();
       const timer = setTimeout(() => {
-        for (const session of sessions) session.destroy();
+        for (const connection of connections) connection.destroy();
       }, drainMs);
       await Promise.all(closed);
       clearTimeout(timer);
       servers.clear();
     },
   };
-}
-
-function ignore(): void {}
-
-/** The HTTP status for what is no gRPC call at all. */
-function refusalOf(headers: http2.IncomingHttpHeaders): number | undefined {
-  if (headers[':method'] !== 'POST') return 405;
-  return headers['content-type']?.startsWith('application/grpc') === true ? undefined : 415;
-}
-
-function refuseUnknown(stream: http2.ServerHttp2Stream, path: string): void {
-  const { code, details } = statusOf(fail('unimplemented', `unknown method ${path}`));
-  stream.respond(
-    {
-      ':status': 200,
-      'content-type': 'application/grpc',
-      'grpc-status': String(code),
-      'grpc-message': encodeStatusMessage(details),
-    },
-    { endStream: true },
-  );
-  stream.resume();
 }

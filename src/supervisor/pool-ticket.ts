@@ -6,7 +6,7 @@ import type { Timer } from './types.ts';
 export class Ticket {
   readonly name: string;
   readonly data: unknown;
-  readonly transfer: readonly ArrayBuffer[];
+  readonly transfer: readonly (ArrayBuffer | MessagePort)[];
   readonly queuedMs: number;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
@@ -25,7 +25,7 @@ export class Ticket {
   constructor(
     name: string,
     data: unknown,
-    transfer: readonly ArrayBuffer[],
+    transfer: readonly (ArrayBuffer | MessagePort)[],
     queuedMs: number,
     settle: { resolve: (value: unknown) => void; reject: (error: unknown) => void },
   ) {

@@ -1,5 +1,5 @@
 // The public shapes of a pool: job modules, options, counters, and the face that those who need jobs run ask for.
-import type { ResourceLimits } from 'node:worker_threads';
+import type { MessagePort, ResourceLimits } from 'node:worker_threads';
 import type { JobContext } from './pool-main.ts';
 
 export type { JobContext } from './pool-main.ts';
@@ -32,8 +32,8 @@ export interface JobOptions {
   signal?: AbortSignal | undefined;
   /** Waiting and running together; `Infinity` must be asked for. */
   deadlineMs?: number | undefined;
-  /** Buffers in the data that are handed over, not copied. */
-  transfer?: readonly ArrayBuffer[];
+  /** Buffers and ports in the data that are handed over, not copied. */
+  transfer?: readonly (ArrayBuffer | MessagePort)[];
 }
 
 /** Something that runs jobs by name: what those who need a pool ask for. */

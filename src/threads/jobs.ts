@@ -1,12 +1,15 @@
 // The jobs of the pool: its worker threads import this module and run its exports by name.
 import { type MarkResult, mark } from '../actors/metadata/gc/mark.ts';
 import { type MetadataStoreReader, tables } from '../actors/metadata/schema.ts';
+import type { FetchLayerData, FetchLayerResult } from '../api/model/ports/layer-fetcher.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
+import { fetchLayer as fetchLayerWith } from '../io/jobs/fetch-layer.ts';
 import { layerJobFunctions } from '../io/jobs/layer-jobs.ts';
 import { openReader } from '../io/lmdb/store.ts';
 import { treeJobFunctions } from '../io/snapshotters/jobs.ts';
 import { subvolumeJobFunctions } from '../io/snapshotters/subvolume-jobs.ts';
 import { createSys } from '../io/sys/sys.ts';
+import type { JobContext } from '../supervisor/pool-types.ts';
 
 let sys: Sys | undefined;
 
@@ -19,6 +22,10 @@ function threadSys(): Sys {
 export const { measureTree, copyTree, removeTree } = treeJobFunctions(threadSys);
 export const { callSubvolume, measureChanges } = subvolumeJobFunctions(threadSys);
 export const { applyLayer, diffLayer } = layerJobFunctions(threadSys);
+
+export function fetchLayer(data: FetchLayerData, context: JobContext): Promise<FetchLayerResult> {
+  return fetchLayerWith(threadSys(), data, context);
+}
 
 let store: { path: string; reader: MetadataStoreReader } | undefined;
 

@@ -73,12 +73,27 @@ export interface Writer {
   digest(): Digest;
   append(data: Uint8Array): Promise<void>;
   truncate(): Promise<void>;
+  /**
+   * Leaves the file to somebody who appends and digests by himself, on another thread: from now on this writer takes
+   * no bytes. The file is made if need be. Undefined when a blob satisfies the ingest already.
+   */
+  lend(): Promise<LentFile | undefined>;
   /** Throws `already-exists` when the namespace had the digest; the ingest is removed then too. */
   commit(request: CommitRequest): Promise<CommittedBlob>;
   /** Drops the ingest and throws `already-exists` if the namespace has `expected`, which joins the lease. */
   refuseKnown(expected: Digest): Promise<void>;
   /** Unlocks the ref; what is not committed is kept for a later writer. Never rejects. */
   close(): Promise<void>;
+}
+
+export interface LentFile {
+  readonly path: string;
+  /** Bytes that are there from before. */
+  readonly offset: number;
+  /** How far the file has been written, for whoever asks for the status. */
+  progress(offset: number): void;
+  /** Nobody writes the file any more; `digest` of all of it, which a commit takes as it is. */
+  done(sizeBytes: number, digest: Digest): void;
 }
 
 export interface IngestStatus {

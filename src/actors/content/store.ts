@@ -82,6 +82,7 @@ class LocalContentStore implements ContentStore {
       reader,
       clock,
       logError,
+      ingestPath: (id) => deps.blobs.ingestPath(id),
       mayLeaveUnsettled: () => settler.hasRoom,
       leaveUnsettled: (digest) => settler.add(digest),
       isKnown: (namespace, digest, lease) => this.#known(namespace, digest, lease),

@@ -23,6 +23,8 @@ export interface WriterHost {
   claim(digest: Digest): () => void;
   /** The writer no longer holds its ref. */
   unlock(writer: IngestWriter): void;
+  /** Where the blob store keeps the bytes of an ingest. */
+  ingestPath(id: number): string;
   logError(message: string, error: unknown): void;
 }
 
@@ -46,11 +48,15 @@ const transferBytesMin = 128 * 1024;
 /** Disk work is given up only when the disk is as good as dead. */
 export const ioDeadlineMs = 600_000;
 
-/** Where the bytes are: still here, in the blob store's ingest, or in a blob that exists already. */
+/**
+ * Where the bytes are: still here, in the blob store's ingest, in a blob that exists already, or in the ingest's file
+ * while somebody else writes and digests it.
+ */
 export type Body =
   | { readonly kind: 'memory'; readonly chunks: Uint8Array[]; digest: Digest | undefined }
   | { readonly kind: 'stored'; readonly digest: Digest }
-  | { readonly kind: 'shared'; readonly digest: Digest };
+  | { readonly kind: 'shared'; readonly digest: Digest }
+  | { readonly kind: 'lent'; readonly digest: Digest };
 
 /** sha256 of no bytes. */
 const emptyDigest = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855' as Digest;

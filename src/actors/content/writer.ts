@@ -4,7 +4,7 @@ import { fail } from '../../api/model/errors.ts';
 import { type Digest, digestAlgorithm } from '../../api/model/ids.ts';
 import { checkLabels } from '../../api/model/labels.ts';
 import type { CommittedBlob } from '../../api/model/ports/blobs.ts';
-import type { CommitRequest, IngestState, IngestStatus, Writer } from './protocol.ts';
+import type { CommitRequest, IngestState, IngestStatus, LentFile, Writer } from './protocol.ts';
 import {
   type Body,
   bufferedBytesMax,
@@ -118,6 +118,7 @@ export class IngestWriter implements Writer {
   append(data: Uint8Array): Promise<void> {
     return this.#serial(async () => {
       this.#mustBeOpen();
+      this.#mustNotBeLent();
       if (data.byteLength === 0) return;
       const body = this.#body;
       if (body.kind === 'memory' && this.#offset + data.byteLength <= bufferedBytesMax) {
@@ -138,6 +139,7 @@ export class IngestWriter implements Writer {
   truncate(): Promise<void> {
     return this.#serial(async () => {
       this.#mustBeOpen();
+      this.#mustNotBeLent();
       if (this.#body.kind === 'stored') {
         const { id } = this.identity;
         this.#take(await this.#host.io.call('truncate', { id }, { deadlineMs: ioDeadlineMs }));
@@ -151,6 +153,33 @@ export class IngestWriter implements Writer {
     });
   }
 
+  lend(): Promise<LentFile | undefined> {
+    return this.#serial(async () => {
+      this.#mustBeOpen();
+      this.#mustNotBeLent();
+      if (this.#body.kind === 'shared') return undefined;
+      const { id } = this.identity;
+      if (this.#body.kind === 'memory') {
+        const request = { id, data: joined(this.#body.chunks) };
+        this.#take(await this.#host.io.call('create', request, { deadlineMs: ioDeadlineMs }));
+      }
+      await this.#host.io.call('close', { id }, { deadlineMs: ioDeadlineMs });
+      this.#body = { kind: 'lent', digest: this.digest() };
+      return {
+        path: this.#host.ingestPath(id),
+        offset: this.#offset,
+        progress: (offset) => {
+          this.#offset = offset;
+          this.#updatedAtNs = this.#host.clock.nowNs();
+        },
+        done: (sizeBytes, digest) => {
+          this.#offset = sizeBytes;
+          this.#body = { kind: 'lent', digest };
+        },
+      };
+    });
+  }
+
   commit(request: CommitRequest): Promise<CommittedBlob> {
     clearTimeout(this.#timer);
     return this.#serial(async () => {
@@ -161,7 +190,7 @@ export class IngestWriter implements Writer {
         const { committed, unsettled } = await this.#store(request);
         // From here on the ingest has no bytes of its own: whatever happens, this writer is through.
         this.#ended = 'committed';
-        const isMoved = this.#body.kind === 'stored';
+        const isMoved = this.#body.kind === 'stored' || this.#body.kind === 'lent';
         if (this.identity.hasLeftover && !isMoved) this.#host.io.cast('drop', { id: this.identity.id });
         await this.#link(committed, request.labels, unsettled);
         return committed;
@@ -235,6 +264,10 @@ export class IngestWriter implements Writer {
       const request = { id, sizeBytes, expected };
       return { committed: await this.#host.io.call('commit', request, { deadlineMs: ioDeadlineMs }) };
     }
+    if (body.kind === 'lent') {
+      const request = { path: this.#host.ingestPath(this.identity.id), expected, digest: body.digest };
+      return { committed: await this.#host.io.call('adopt', request, { deadlineMs: ioDeadlineMs }) };
+    }
     const data = body.kind === 'memory' ? joined(body.chunks) : undefined;
     const algorithm = expected === undefined ? 'sha256' : digestAlgorithm(expected);
     const digest = data === undefined || algorithm === 'sha256' ? this.digest() : digestOf(data, algorithm);
@@ -294,6 +327,11 @@ export class IngestWriter implements Writer {
     this.#body = { kind: 'stored', digest };
     this.#offset = offset;
     this.#updatedAtNs = updatedAtNs;
+  }
+
+  #mustNotBeLent(): void {
+    if (this.#body.kind !== 'lent') return;
+    throw fail('failed-precondition', `ingest "${this.ref}" is being written by somebody else`);
   }
 
   #mustBeOpen(): void {

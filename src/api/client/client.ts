@@ -29,6 +29,7 @@ import { type Leases, leasesClient } from './leases.ts';
 import { type PullOptions, pullContent } from './pull.ts';
 import { type Snapshots, snapshotsClient } from './snapshots.ts';
 import type { CallOptions } from './stub.ts';
+import { canTransfer, pullByTransfer } from './transfer-pull.ts';
 
 export interface ClientOptions {
   /** Path of the daemon's socket, or a `unix://` URL. */
@@ -146,6 +147,12 @@ export function createClient(options: ClientOptions = {}): Client {
         pull.snapshotter ?? (await namespaceSetting('snapshotter', snapshotterDefault, signal));
       const wanted = pull.platform === undefined ? matches : matcher(pull.platform);
       await using lease = await leases.acquire({ signal });
+      if (canTransfer(pull)) {
+        const platform = pull.platform ?? options.platform;
+        const parsed = platform === undefined ? host : parsePlatform(platform, host);
+        const done = await pullByTransfer(services, name, parsed, snapshotter, { ...pull, lease: lease.id });
+        if (done) return await imagesClient(services, wanted).get(name, { signal });
+      }
       const { target } = await pullContent(services, name, wanted, snapshotter, { ...pull, lease: lease.id });
       const { labels } = pull;
       const put = imagesClient(services, wanted).put(name, target, { signal, lease: lease.id, labels });

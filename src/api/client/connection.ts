@@ -10,7 +10,9 @@ import { IntrospectionDefinition } from '../proto/gen/services/introspection/v1/
 import { LeasesDefinition } from '../proto/gen/services/leases/v1/leases.ts';
 import { NamespacesDefinition } from '../proto/gen/services/namespaces/v1/namespace.ts';
 import { SnapshotsDefinition } from '../proto/gen/services/snapshots/v1/snapshots.ts';
+import { StreamingDefinition } from '../proto/gen/services/streaming/v1/streaming.ts';
 import { TasksDefinition } from '../proto/gen/services/tasks/v1/tasks.ts';
+import { TransferDefinition } from '../proto/gen/services/transfer/v1/transfer.ts';
 import { VersionDefinition } from '../proto/gen/services/version/v1/version.ts';
 import { makeStub, type Stub } from './stub.ts';
 
@@ -27,7 +29,9 @@ export interface Services {
   readonly leases: Stub<typeof LeasesDefinition>;
   readonly namespaces: Stub<typeof NamespacesDefinition>;
   readonly snapshots: Stub<typeof SnapshotsDefinition>;
+  readonly streaming: Stub<typeof StreamingDefinition>;
   readonly tasks: Stub<typeof TasksDefinition>;
+  readonly transfer: Stub<typeof TransferDefinition>;
   readonly version: Stub<typeof VersionDefinition>;
 }
 
@@ -65,7 +69,9 @@ export function connect(address: string, namespace: string): Connection {
       leases: makeStub(LeasesDefinition, channel),
       namespaces: makeStub(NamespacesDefinition, channel),
       snapshots: makeStub(SnapshotsDefinition, channel),
+      streaming: makeStub(StreamingDefinition, channel),
       tasks: makeStub(TasksDefinition, channel),
+      transfer: makeStub(TransferDefinition, channel),
       version: makeStub(VersionDefinition, channel),
     },
     [Symbol.dispose]: () => client.close(),

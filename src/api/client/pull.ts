@@ -12,11 +12,11 @@ import { codeOf, fail } from '../model/errors.ts';
 import { digestAlgorithm } from '../model/ids.ts';
 import { childLabels, chooseManifest, documentBytesMax, loadConfig } from '../model/image-tree.ts';
 import { label, labelBytesMax } from '../model/labels.ts';
+import { limiter } from '../model/limiter.ts';
 import { type BlobKind, blobKind, type LinkedDescriptor } from '../model/oci.ts';
 import type { PlatformMatcher } from '../model/platform.ts';
 import type { Services } from './connection.ts';
 import { contentClient } from './content.ts';
-import { limiter } from './limiter.ts';
 import type { CallOptions } from './stub.ts';
 import { unpackLayers } from './unpack.ts';
 

@@ -43,6 +43,8 @@ export interface LinkedDescriptor extends Descriptor {
   digest: Digest;
   platform?: Platform;
   urls: readonly string[];
+  /** What an artifact says it is. */
+  artifactType?: string;
   /** The blob itself, when the link brings it along and its length and digest are right. */
   data?: Uint8Array;
 }
@@ -146,6 +148,8 @@ export function parseDescriptor(value: unknown, name: string): LinkedDescriptor 
     urls: stringsOf(object['urls'], `${name} urls`),
   };
   if (object['platform'] != null) descriptor.platform = platformFrom(object['platform'], `${name} platform`);
+  const artifactType = stringOf(object['artifactType'], `${name} artifactType`);
+  if (artifactType !== '') descriptor.artifactType = artifactType;
   const data = embedded(stringOf(object['data'], `${name} data`), descriptor);
   if (data !== undefined) descriptor.data = data;
   return descriptor;

@@ -1,5 +1,4 @@
 // Streams and transfers.
-import type { Distribution } from '../../actors/distribution/protocol.ts';
 import { StreamDirectory } from '../../actors/streaming/directory.ts';
 import type { Streams } from '../../actors/streaming/protocol.ts';
 import { TransferDirectory } from '../../actors/transfer/directory.ts';
@@ -8,6 +7,7 @@ import { fail } from '../../api/model/errors.ts';
 import { imageEngine } from '../../io/archive/image/engine.ts';
 import { type TransferConfig, transferConfig } from '../../io/config/transfer.ts';
 import type { Metadata } from './core.ts';
+import { distributionOf } from './distribution.ts';
 import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
 
 export function streamingPlugin(): Registration {
@@ -26,7 +26,7 @@ export function transferPlugin(daemon: Daemon): Registration {
   return {
     type: pluginType.transfer,
     id: 'local',
-    requires: [pluginType.metadata, pluginType.streaming],
+    requires: [pluginType.metadata, pluginType.streaming, pluginType.differ, pluginType.snapshotter],
     platforms: [platform],
     async init(context) {
       const { metadata, reader, content, snapshotters } = context.get<Metadata>(pluginType.metadata);
@@ -36,7 +36,7 @@ export function transferPlugin(daemon: Daemon): Registration {
         ...{ metadata, reader, content, clock, log, platform },
         streams: context.get<Streams>(pluginType.streaming),
         engine: imageEngine,
-        distribution: noDistribution,
+        distribution: await distributionOf(daemon, context),
         verify: async () => {},
         unpack: unpackChoices(config, daemon, [...snapshotters.keys()]),
         concurrentDownloadsMax: config.concurrentDownloadsMax,
@@ -47,11 +47,6 @@ export function transferPlugin(daemon: Daemon): Registration {
     },
   };
 }
-
-const refuse = (): never => {
-  throw fail('unimplemented', 'this daemon does not speak with registries yet');
-};
-const noDistribution: Distribution = { connect: refuse, pull: refuse, unpack: refuse, push: refuse };
 
 /** What the configuration says, or every snapshotter of this daemon for this machine, overlayfs first. */
 function unpackChoices(config: TransferConfig, { platform, log }: Daemon, loaded: string[]): UnpackChoice[] {

@@ -90,40 +90,54 @@ export async function eachChunkOf(
   stop: StopCheck,
   consume: (chunk: Buffer) => void,
 ): Promise<void> {
-  const chunks = stream.iterator() as AsyncIterator<Buffer> & AsyncIterable<Buffer>;
-  let head: Buffer = Buffer.alloc(0);
-  while (encoding === 'sniff' && head.length < sniffBytes) {
-    const { value, done } = await nextChunk(chunks, stream, stop);
-    if (done === true) break;
-    head = Buffer.concat([head, value]);
-  }
-  const compression = sniffCompression(head);
+  const chunks = stream.iterator() as AsyncIterator<Buffer>;
   const all = async function* (): AsyncGenerator<Buffer, void> {
-    if (head.length > 0) yield head;
     for (;;) {
       const { value, done } = await nextChunk(chunks, stream, stop);
       if (done === true) return;
       yield value;
     }
   };
-  const codecs = nativeCodecs();
-  if (compression !== 'none' && codecs === undefined) {
-    await inflated(Readable.from(all(), { objectMode: false }), compression, stop, consume);
-    return;
-  }
   try {
-    if (compression === 'none' || codecs === undefined) {
-      for await (const chunk of all()) consume(chunk);
-      return;
-    }
-    using decoder = decoderOf(codecs, compression);
-    const turns = new Turns(stop);
-    for await (const chunk of all()) await decode(decoder, chunk, turns, consume);
-    decoder.finish();
+    await eachChunkOfPieces(all(), encoding, stop, consume);
   } catch (error) {
     stream.destroy();
     throw error;
   }
+}
+
+/** The same for pieces that come one by one; a piece may be overwritten when the next one is asked for. */
+export async function eachChunkOfPieces(
+  pieces: AsyncIterableIterator<Buffer>,
+  encoding: 'plain' | 'sniff',
+  stop: StopCheck,
+  consume: (chunk: Buffer) => void,
+): Promise<void> {
+  let head: Buffer = Buffer.alloc(0);
+  while (encoding === 'sniff' && head.length < sniffBytes) {
+    const { value, done } = await pieces.next();
+    if (done === true) break;
+    head = head.length === 0 ? value : Buffer.concat([head, value]);
+  }
+  const compression = sniffCompression(head);
+  const all = async function* (): AsyncGenerator<Buffer, void> {
+    if (head.length > 0) yield head;
+    yield* pieces;
+  };
+  const codecs = nativeCodecs();
+  if (compression === 'none' || codecs === undefined) {
+    if (compression !== 'none') await inflated(Readable.from(copies(all())), compression, stop, consume);
+    else for await (const chunk of all()) consume(chunk);
+    return;
+  }
+  const turns = new Turns(stop);
+  using decoder = decoderOf(codecs, compression);
+  for await (const chunk of all()) await decode(decoder, chunk, turns, consume);
+  decoder.finish();
+}
+
+async function* copies(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
+  for await (const piece of pieces) yield Buffer.from(piece);
 }
 
 /** Waiting for a source that says nothing ends with the job. */

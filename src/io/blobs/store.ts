@@ -160,6 +160,7 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
       }
     },
 
+    ingestPath,
     create: async (id) => FileIngest.create(home, id, ingestPath(id)),
     resume: (id, signal) => FileIngest.resume(home, id, ingestPath(id), signal),
     stored,

@@ -17,11 +17,14 @@ export interface AuthorizerOptions {
   userAgent: string;
 }
 
+/** What of a 401 counts. */
+export type Refusal = Pick<HttpResponse, 'url' | 'headers'>;
+
 export interface Authorizer {
   /** The Authorization header for `origin`, or undefined while that server has demanded none. */
   header(origin: string, scopes: readonly string[], signal?: AbortSignal): Promise<string | undefined>;
   /** Learns from a 401. Throws `unauthenticated` when the challenges cannot be met. */
-  learn(response: HttpResponse, scopes: readonly string[]): Promise<void>;
+  learn(refusal: Refusal, scopes: readonly string[]): Promise<void>;
 }
 
 type Handler =

@@ -34,6 +34,8 @@ export interface DefaultHostsOptions {
   plainHttp?: boolean;
   /** Accepts any certificate. */
   insecureTls?: boolean;
+  /** Sent with every request. */
+  headers?: ReadonlyMap<string, string> | undefined;
 }
 
 const allCapabilities: ReadonlySet<Capability> = new Set(['pull', 'resolve', 'push', 'referrers']);
@@ -50,7 +52,7 @@ export function defaultHosts(options: DefaultHostsOptions = {}): Hosts {
           path: '/v2',
           capabilities: allCapabilities,
           tls: { rejectUnauthorized: !(options.insecureTls ?? false) && !isLoopback(server) },
-          headers: new Map(),
+          headers: options.headers ?? new Map(),
         },
       ];
     },

@@ -137,6 +137,12 @@ async function refusal(
   return statusError(reference.name, response);
 }
 
+export function pushScopes({ repository }: Reference, from?: string): string[] {
+  const scopes = [`repository:${repository}:pull,push`];
+  if (from !== undefined) scopes.push(`repository:${from}:pull`);
+  return scopes.sort();
+}
+
 export function pullScopes(reference: Reference): string[] {
   return [`repository:${reference.repository}:pull`];
 }

@@ -1,9 +1,17 @@
 // Requests to one registry host: authorisation, redirects, scheme fallback and the retry table.
+import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ErrorCode, fail, type TroupeError } from '../../api/model/errors.ts';
+import { type ErrorCode, fail, messageOf, type TroupeError } from '../../api/model/errors.ts';
 import type { Authorizer } from './auth.ts';
 import type { RegistryHost } from './hosts.ts';
-import { discardBody, type HttpResponse, readBody, type Transport, TransportFailure } from './transport.ts';
+import {
+  discardBody,
+  type HttpRequest,
+  type HttpResponse,
+  readBody,
+  type Transport,
+  TransportFailure,
+} from './transport.ts';
 
 export interface SessionDeps {
   transport: Transport;
@@ -11,14 +19,18 @@ export interface SessionDeps {
   userAgent: string;
   /** Waits, or rejects when the signal fires. */
   sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
+  /** Hears of every request and its outcome; of no secrets. */
+  onExchange?: ((line: string) => void) | undefined;
 }
 
 export interface SessionRequest {
-  method: 'GET' | 'HEAD';
-  /** Below the API root: `/library/busybox/manifests/latest`. */
-  path: string;
+  method: 'GET' | 'HEAD' | 'POST' | 'PUT';
+  /** Below the API root, `/library/busybox/manifests/latest`; or where the registry has sent us. */
+  path: string | URL;
   query?: ReadonlyMap<string, string>;
   headers?: ReadonlyMap<string, string>;
+  /** Asked for anew when the request has to be sent again. */
+  body?: () => Uint8Array | Readable;
   scopes: readonly string[];
   /** No other host is left to ask, so server errors are worth another try. */
   lastHost: boolean;
@@ -29,6 +41,8 @@ export interface Session {
   readonly host: RegistryHost;
   /** Resolves with the last response, whatever its status; rejects when none came. */
   request(request: SessionRequest): Promise<HttpResponse>;
+  /** The host with the schemes that are left after what was found out about it. */
+  current(): RegistryHost;
 }
 
 const attemptsMax = 5;
@@ -39,25 +53,37 @@ const retryAfterMsMax = 30_000;
 export function createSession(host: RegistryHost, deps: SessionDeps): Session {
   let schemeIndex = 0;
 
-  async function exchange(request: SessionRequest, method: 'GET' | 'HEAD'): Promise<HttpResponse> {
+  /** Whether the URL is the host's, by the scheme that it speaks: nobody else gets credentials. */
+  function isOwn(url: URL): boolean {
+    const scheme = host.schemes[schemeIndex] ?? 'https';
+    return url.origin === new URL(`${scheme}://${host.host}`).origin;
+  }
+
+  async function exchange(request: SessionRequest, method: SessionRequest['method']): Promise<HttpResponse> {
     for (;;) {
       const scheme = host.schemes[schemeIndex] ?? 'https';
-      const url = new URL(`${scheme}://${host.host}${host.path}${request.path}`);
+      const { path } = request;
+      const url = new URL(path instanceof URL ? path : `${scheme}://${host.host}${host.path}${path}`);
       for (const [key, value] of request.query ?? []) url.searchParams.set(key, value);
       try {
         return await follow(request, method, url);
       } catch (error) {
         // A server that speaks no TLS is asked in plain http from now on, where its host entry allows it.
-        if (!isTlsFailure(error) || schemeIndex + 1 >= host.schemes.length) throw error;
+        const canFallBack = !(path instanceof URL) && schemeIndex + 1 < host.schemes.length;
+        if (!isTlsFailure(error) || !canFallBack) throw error;
         schemeIndex += 1;
       }
     }
   }
 
-  async function follow(request: SessionRequest, method: 'GET' | 'HEAD', first: URL): Promise<HttpResponse> {
+  async function follow(
+    request: SessionRequest,
+    method: SessionRequest['method'],
+    first: URL,
+  ): Promise<HttpResponse> {
     let url = first;
     for (let hop = 0; hop <= redirectsMax; hop++) {
-      const own = url.origin === first.origin;
+      const own = isOwn(url);
       const headers = new Map([['user-agent', deps.userAgent], ...(request.headers ?? [])]);
       // Credentials and configured headers belong to the registry: a server it redirects to gets none.
       if (own) {
@@ -66,7 +92,11 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
         if (authorization !== undefined) headers.set('authorization', authorization);
       }
       const tls = own ? host.tls : { rejectUnauthorized: host.tls.rejectUnauthorized };
-      const response = await deps.transport.send({ method, url, headers, tls, signal: request.signal });
+      const body = request.body?.();
+      const response = await send(deps, {
+        ...{ method, url, headers, tls, signal: request.signal },
+        ...(body === undefined ? {} : { body }),
+      });
       const location = response.headers.get('location');
       if (![301, 302, 303, 307, 308].includes(response.status) || location === undefined) return response;
       await discardBody(response);
@@ -85,6 +115,7 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
 
   return {
     host,
+    current: () => ({ ...host, schemes: host.schemes.slice(schemeIndex) }),
     async request(request) {
       let method = request.method;
       let lastStatus = 0;
@@ -105,7 +136,7 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
         if (last || status < 400) return response;
         if (status === 401) {
           // A second refusal after authorising is final.
-          const own = response.url.host === host.host;
+          const own = isOwn(response.url);
           if (++challenged > 2 || !own) return response;
           const again = challenged > 1 && !/error\s*=/.test(response.headers.get('www-authenticate') ?? '');
           if (again) return response;
@@ -126,6 +157,21 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
       }
     },
   };
+}
+
+/** Sends, and tells whoever listens; queries may hold secrets of storage servers, and are left out. */
+async function send(deps: SessionDeps, request: HttpRequest): Promise<HttpResponse> {
+  const { onExchange } = deps;
+  if (onExchange === undefined) return deps.transport.send(request);
+  const what = `${request.method} ${request.url.origin}${request.url.pathname}`;
+  try {
+    const response = await deps.transport.send(request);
+    onExchange(`${what}: ${response.status}`);
+    return response;
+  } catch (error) {
+    onExchange(`${what}: ${messageOf(error)}`);
+    throw error;
+  }
 }
 
 function isTlsFailure(error: unknown): boolean {

@@ -1,6 +1,6 @@
 // One HTTP exchange at a time over pooled connections: limits and proxies live here, retries and redirects do not.
 import type { Readable } from 'node:stream';
-import { Agent, EnvHttpProxyAgent } from 'undici';
+import type { Agent, EnvHttpProxyAgent } from 'undici';
 import { fail, messageOf, TroupeError } from '../../api/model/errors.ts';
 import { isLoopback, type TlsSettings } from './hosts.ts';
 
@@ -62,7 +62,9 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
   const bounds = { ...defaultTransportLimits, ...limits };
   const agents = new Map<string, Agent | EnvHttpProxyAgent>();
 
-  function agentFor(url: URL, tls: TlsSettings): Agent | EnvHttpProxyAgent {
+  async function agentFor(url: URL, tls: TlsSettings): Promise<Agent | EnvHttpProxyAgent> {
+    // Loaded when it is first needed: most daemons and commands never speak to a registry.
+    const undici = await import('undici');
     // Loopback is never behind a proxy, whatever the environment says.
     const direct = isLoopback(url.host);
     const key = `${direct} ${tls.rejectUnauthorized} ${JSON.stringify([tls.ca, tls.client])}`;
@@ -85,7 +87,9 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
         maxHeaderSize: bounds.headersBytesMax,
         pipelining: 1,
       };
-      agent = direct ? new Agent(options) : new EnvHttpProxyAgent({ ...options, requestTls: connect });
+      agent = direct
+        ? new undici.Agent(options)
+        : new undici.EnvHttpProxyAgent({ ...options, requestTls: connect });
       agents.set(key, agent);
     }
     return agent;
@@ -95,7 +99,8 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
     async send(request) {
       const { url } = request;
       try {
-        const response = await agentFor(url, request.tls).request({
+        const agent = await agentFor(url, request.tls);
+        const response = await agent.request({
           origin: url.origin,
           path: `${url.pathname}${url.search}`,
           method: request.method,

@@ -81,6 +81,8 @@ export interface BlobStore extends BlobReader {
   /** Takes over a file: moved when it lies on the same file system, else copied and removed. */
   adopt(path: string, checks: CommitChecks & { digest?: Digest | undefined }): Promise<CommittedBlob>;
 
+  /** Where the bytes stored under `id` are or would be. */
+  ingestPath(id: number): string;
   /** A new ingest; whatever was stored under `id` is dropped. */
   create(id: number): Promise<Ingest>;
   /** Opens what is stored under `id`, reading it through for its digest; empty when nothing is stored. */

@@ -1,0 +1,50 @@
+// Bringing layers in on another thread: from a registry to a file and to the directory of a snapshot at once.
+import type { Mount } from '../../proto/gen/types/mount.ts';
+import type { Digest } from '../ids.ts';
+import type { LinkedDescriptor } from '../oci.ts';
+import type { ApplyLayerResult, LayerLimits, StreamProcessor } from './differ.ts';
+import type { RegistryConnection } from './registry.ts';
+
+export interface LayerFile {
+  readonly path: string;
+  /** Bytes of the layer that it has already. */
+  readonly offset: number;
+}
+
+export interface LayerUnpack {
+  readonly mounts: readonly Mount[];
+  readonly tempDirectory: string;
+  readonly syncFs: boolean;
+  readonly processors?: readonly StreamProcessor[];
+  readonly limits?: LayerLimits;
+}
+
+export interface FetchLayerData {
+  /** Opaque: what `RegistryConnection` hands to another thread. */
+  readonly registry: unknown;
+  readonly descriptor: LinkedDescriptor;
+  /** Where the bytes are kept; undefined: nowhere. */
+  readonly file: LayerFile | undefined;
+  readonly unpack: LayerUnpack | undefined;
+}
+
+export interface FetchLayerResult {
+  /** Of the layer as it came; it is the descriptor's. */
+  readonly digest: Digest;
+  /** Undefined when it was not to be unpacked, or a stream processor has to do it. */
+  readonly applied: ApplyLayerResult | undefined;
+}
+
+export interface FetchLayerRequest {
+  readonly from: RegistryConnection;
+  readonly descriptor: LinkedDescriptor;
+  readonly file: LayerFile | undefined;
+  readonly mounts: readonly Mount[] | undefined;
+  readonly onOffset?: (offset: number) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface LayerFetcher {
+  /** Settles only when nothing of it runs any more. */
+  fetch(request: FetchLayerRequest): Promise<FetchLayerResult>;
+}

@@ -1,0 +1,41 @@
+// The port for bringing layers in, over a pool that runs the job.
+import type { MessagePort } from 'node:worker_threads';
+import type { LayerLimits, StreamProcessor } from '../../api/model/ports/differ.ts';
+import type { FetchLayerData, FetchLayerResult, LayerFetcher } from '../../api/model/ports/layer-fetcher.ts';
+import type { ShareableConnection } from '../registry/connection.ts';
+
+/** What is asked of a pool. */
+export interface FetchJobRunner {
+  run(
+    name: 'fetchLayer',
+    data: FetchLayerData,
+    options: { signal?: AbortSignal | undefined; deadlineMs: number; transfer: readonly MessagePort[] },
+  ): Promise<FetchLayerResult>;
+}
+
+export interface LayerFetcherSettings {
+  readonly tempDirectory: string;
+  readonly syncFs: boolean;
+  readonly processors: readonly StreamProcessor[];
+  readonly limits: LayerLimits;
+}
+
+/** Connections must be those of `registryOpener`. */
+export function pooledLayerFetcher(pool: FetchJobRunner, settings: LayerFetcherSettings): LayerFetcher {
+  return {
+    async fetch({ from, descriptor, file, mounts, onOffset, signal }) {
+      const { shared, close } = await (from as ShareableConnection).share(onOffset);
+      try {
+        const unpack = mounts === undefined ? undefined : { ...settings, mounts };
+        return await pool.run(
+          'fetchLayer',
+          { registry: shared, descriptor, file, unpack },
+          // A registry that is silent is given up by the limits of its connection.
+          { signal, deadlineMs: Number.POSITIVE_INFINITY, transfer: [shared.port] },
+        );
+      } finally {
+        close();
+      }
+    },
+  };
+}

@@ -1,0 +1,34 @@
+// Fetching on a thread that was handed a registry's hosts; the thread keeps its connections for the next layer.
+import type { LinkedDescriptor } from '../../api/model/oci.ts';
+import { fetchBlob } from './fetcher.ts';
+import { abortableSleep, createSession, type SessionDeps } from './session.ts';
+import { type SharedRegistry, sharedAuthorizer } from './share.ts';
+import { createTransport, type Transport } from './transport.ts';
+
+let transport: Transport | undefined;
+
+export interface SharedFetch extends AsyncDisposable {
+  fetch(descriptor: LinkedDescriptor, offsetBytes: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  tellOffset(offset: number): void;
+}
+
+export function openShared({ hosts, reference, userAgent, port }: SharedRegistry): SharedFetch {
+  transport ??= createTransport();
+  const { authorizer, tellOffset, tellExchange, close } = sharedAuthorizer(port);
+  const deps: SessionDeps = {
+    transport,
+    authorizer,
+    userAgent,
+    sleep: abortableSleep,
+    onExchange: tellExchange,
+  };
+  const sessions = hosts.map((host) => createSession(host, deps));
+  return {
+    fetch: (descriptor, offsetBytes, signal) =>
+      fetchBlob(sessions, deps, reference, descriptor, offsetBytes, signal),
+    tellOffset,
+    async [Symbol.asyncDispose]() {
+      close();
+    },
+  };
+}

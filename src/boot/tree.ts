@@ -15,6 +15,7 @@ import { contentPlugin, eventPlugin, metadataPlugin } from './plugins/core.ts';
 import { differPlugin } from './plugins/differ.ts';
 import { gcPlugin } from './plugins/gc.ts';
 import { mountsPlugin } from './plugins/mounts.ts';
+import { restartPlugin } from './plugins/restart.ts';
 import { sandboxPlugins } from './plugins/sandboxes.ts';
 import { servicePlugins } from './plugins/services.ts';
 import { snapshotterPlugins } from './plugins/snapshotters.ts';
@@ -74,6 +75,7 @@ export async function startTree(
     differPlugin(daemon),
     ...sandboxPlugins(daemon),
     taskPlugin(daemon),
+    restartPlugin(daemon),
     transferPlugin(daemon),
     ...servicePlugins(daemon),
   ]) {

@@ -8,7 +8,7 @@ import { ContainerCreate, ContainerDelete, ContainerUpdate } from '../../api/pro
 import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
 import { Container } from '../../api/proto/gen/services/containers/v1/containers.ts';
 import { touchNamespace } from './namespaces.ts';
-import { keyOf, type MetadataStoreReader, rangeOf, values } from './schema.ts';
+import { keyOf, type MetadataStoreReader, page, type RecordPage, rangeOf, values } from './schema.ts';
 import type { WriteTxn } from './txn.ts';
 
 export interface ContainersProtocol {
@@ -158,11 +158,15 @@ export interface ContainersReads {
   container(namespace: string, id: string): Uint8Array | undefined;
   /** The stored bytes of each Container of a namespace, in order of id. */
   containers(namespace: string): Uint8Array[];
+  /** Up to `limit` of them, beginning after the key `after`. */
+  containerPage(namespace: string, limit: number, after?: Uint8Array): RecordPage;
 }
 
 export function containersReads(store: MetadataStoreReader): ContainersReads {
   return {
     container: (namespace, id) => store.read((txn) => txn.get('containers', keyOf(namespace, id))),
+    containerPage: (namespace, limit, after) =>
+      store.read((txn) => page(txn, 'containers', rangeOf(namespace), limit, after)),
     containers: (namespace) => store.read((txn) => values(txn, 'containers', rangeOf(namespace))),
   };
 }

@@ -10,6 +10,8 @@ import type { NamespacesProtocol, NamespacesReads } from './namespaces.ts';
 import type { SandboxesProtocol, SandboxesReads } from './sandboxes.ts';
 import type { SnapshotsProtocol, SnapshotsReads } from './snapshots.ts';
 
+export type { RecordPage } from './schema.ts';
+
 /** The path of the actor. */
 export const metadataPath = 'metadata';
 

@@ -63,6 +63,31 @@ export function values(txn: MetadataReadTxn, table: Table, range: RangeOptions):
   return Array.from(txn.range(table, range), ({ value }) => value);
 }
 
+/** Records of a list that is read in several turns. */
+export interface RecordPage {
+  readonly records: readonly Uint8Array[];
+  /** What to begin after for more; undefined at the end. */
+  readonly next: Uint8Array | undefined;
+}
+
+/** Up to `limit` values of the range `<part>\0...`, beginning after the key `after`. */
+export function page(
+  txn: MetadataReadTxn,
+  table: Table,
+  range: { start: Buffer; end: Buffer },
+  limit: number,
+  after?: Uint8Array,
+): RecordPage {
+  const start = after === undefined ? range.start : Buffer.concat([after, Buffer.of(0)]);
+  const records: Uint8Array[] = [];
+  let last: Uint8Array | undefined;
+  for (const { key, value } of txn.range(table, { start, end: range.end, limit })) {
+    records.push(value);
+    last = key;
+  }
+  return { records, next: records.length < limit ? undefined : last };
+}
+
 /** All parts of a key. */
 export function partsOf(key: Uint8Array): string[] {
   return Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('utf8').split('\0');

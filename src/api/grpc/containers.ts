@@ -1,28 +1,23 @@
 // The Containers service.
-
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { RecordPage } from '../../actors/metadata/protocol.ts';
 import { fail } from '../model/errors.ts';
-import { compileStoreFilters, type FieldLookup, mapEntry, nonEmpty } from '../model/filter.ts';
+import { compileStoreFilters, type Filter } from '../model/filter.ts';
+import type { FieldPlaces } from '../model/wire-fields.ts';
 import { Container, ContainersDefinition } from '../proto/gen/services/containers/v1/containers.ts';
 import { type BoundService, bindService, type Encoded } from './bind.ts';
 import type { MetadataDeps } from './deps.ts';
-import { inFieldOne, listInFieldOne } from './records.ts';
+import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
 
-function lookup(container: Container): FieldLookup {
-  return (path) => {
-    switch (path[0]) {
-      case 'id':
-        return path.length === 1 ? nonEmpty(container.id) : undefined;
-      case 'image':
-        return path.length === 1 ? nonEmpty(container.image) : undefined;
-      case 'runtime':
-        return path.length === 2 && path[1] === 'name' ? nonEmpty(container.runtime?.name ?? '') : undefined;
-      case 'labels':
-        return mapEntry(container.labels, path);
-      default:
-        return undefined;
-    }
-  };
-}
+/** Records read in one turn of a stream. */
+const recordsPerTurn = 256;
+
+const places: FieldPlaces = {
+  id: { kind: 'string', at: [1] },
+  labels: { kind: 'map', at: [2] },
+  image: { kind: 'string', at: [3] },
+  'runtime.name': { kind: 'string', at: [4, 1] },
+};
 
 function given(container: Container | undefined): Container {
   if (container === undefined) throw fail('invalid-argument', 'the request has no container');
@@ -30,14 +25,12 @@ function given(container: Container | undefined): Container {
 }
 
 export function containersService({ metadata, reader }: MetadataDeps): BoundService {
-  function matching(namespace: string, filters: string[]): Uint8Array[] {
-    const filter = compileStoreFilters(filters);
+  /** The records that a filter pins down by their ids, in order; undefined when it does not. */
+  function pinned(namespace: string, filter: Filter): Uint8Array[] | undefined {
     const ids = filter.exact('id');
-    const records =
-      ids === undefined
-        ? reader.containers(namespace)
-        : [...ids].sort().flatMap((id) => reader.container(namespace, id) ?? []);
-    return filter.all ? records : records.filter((bytes) => filter.matches(lookup(Container.decode(bytes))));
+    return ids === undefined
+      ? undefined
+      : [...ids].sort().flatMap((id) => reader.container(namespace, id) ?? []);
   }
 
   return bindService(ContainersDefinition, {
@@ -47,10 +40,25 @@ export function containersService({ metadata, reader }: MetadataDeps): BoundServ
       return inFieldOne(record);
     },
 
-    list: ({ filters }, { namespace }) => listInFieldOne(matching(namespace, filters)),
+    list({ filters }, { namespace }) {
+      const filter = compileStoreFilters(filters);
+      const records = pinned(namespace, filter) ?? reader.containers(namespace);
+      return listInFieldOne(recordsMatching(records, filter, places));
+    },
 
     async *listStream({ filters }, { namespace }): AsyncIterable<Encoded> {
-      for (const record of matching(namespace, filters)) yield inFieldOne(record);
+      const filter = compileStoreFilters(filters);
+      const found = pinned(namespace, filter);
+      let page: RecordPage =
+        found === undefined
+          ? reader.containerPage(namespace, recordsPerTurn)
+          : { records: found, next: undefined };
+      for (;;) {
+        for (const record of recordsMatching(page.records, filter, places)) yield inFieldOne(record);
+        if (page.next === undefined) return;
+        await nextTurn();
+        page = reader.containerPage(namespace, recordsPerTurn, page.next);
+      }
     },
 
     async create(request, { namespace }) {

@@ -3,9 +3,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import type { ContentStore, IngestStatus, Writer } from '../../actors/content/protocol.ts';
 import { fail } from '../model/errors.ts';
-import { compileFilters, type FieldLookup, mapEntry } from '../model/filter.ts';
+import { compileFilters, type Filter } from '../model/filter.ts';
 import { type Digest, parseDigest } from '../model/ids.ts';
 import { timestampOfNs } from '../model/time.ts';
+import type { FieldPlaces } from '../model/wire-fields.ts';
 import {
   ContentDefinition,
   Info,
@@ -18,7 +19,7 @@ import {
 import { type BoundService, bindService, Encoded } from './bind.ts';
 import type { CallContext } from './context.ts';
 import type { MetadataDeps } from './deps.ts';
-import { inFieldOne, listInFieldOne } from './records.ts';
+import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
 
 export interface ContentDeps extends MetadataDeps {
   readonly content: ContentStore;
@@ -45,10 +46,7 @@ export function contentService({ metadata, reader, content }: ContentDeps): Boun
 
     list({ filters }, { namespace }) {
       const filter = compileFilters(filters);
-      return pages(
-        (after) => reader.contentPage(namespace, after, infosPerMessage),
-        filter.all ? undefined : (info) => filter.matches(infoLookup(info)),
-      );
+      return pages((after) => reader.contentPage(namespace, after, infosPerMessage), filter);
     },
 
     async delete(request, { namespace, lease }) {
@@ -99,10 +97,7 @@ export function contentService({ metadata, reader, content }: ContentDeps): Boun
 }
 
 /** Messages of up to 100 infos each; none when nothing matches. */
-async function* pages(
-  pageAfter: (digest: string) => Uint8Array[],
-  wanted: ((info: Info) => boolean) | undefined,
-): AsyncGenerator<Encoded> {
+async function* pages(pageAfter: (digest: string) => Uint8Array[], filter: Filter): AsyncGenerator<Encoded> {
   let kept: Uint8Array[] = [];
   let after = '';
   for (;;) {
@@ -110,15 +105,10 @@ async function* pages(
     const last = page.at(-1);
     if (last === undefined) break;
     after = Info.decode(last).digest;
-    if (wanted === undefined) yield listInFieldOne(page);
-    else {
-      for (const record of page) {
-        if (!wanted(Info.decode(record))) continue;
-        kept.push(record);
-        if (kept.length < infosPerMessage) continue;
-        yield listInFieldOne(kept);
-        kept = [];
-      }
+    kept.push(...recordsMatching(page, filter, places));
+    if (kept.length >= infosPerMessage) {
+      yield listInFieldOne(kept.slice(0, infosPerMessage));
+      kept = kept.slice(infosPerMessage);
     }
     if (page.length < infosPerMessage) break;
     await nextTurn();
@@ -126,12 +116,10 @@ async function* pages(
   if (kept.length > 0) yield listInFieldOne(kept);
 }
 
-function infoLookup(info: Info): FieldLookup {
-  return (path) => {
-    if (path[0] === 'digest' && path.length === 1) return info.digest;
-    return path[0] === 'labels' ? mapEntry(info.labels, path) : undefined;
-  };
-}
+const places: FieldPlaces = {
+  digest: { kind: 'string', at: [1] },
+  labels: { kind: 'map', at: [5] },
+};
 
 function rangeOf({ offset, size }: ReadContentRequest, sizeBytes: number): { start: number; end: number } {
   const start = offset < 0n ? 0n : offset;

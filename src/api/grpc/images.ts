@@ -1,29 +1,19 @@
 // The Images service.
 import { fail } from '../model/errors.ts';
-import { compileStoreFilters, type FieldLookup, mapEntry, nonEmpty } from '../model/filter.ts';
+import { compileStoreFilters } from '../model/filter.ts';
+import type { FieldPlaces } from '../model/wire-fields.ts';
 import { Image, ImagesDefinition } from '../proto/gen/services/images/v1/images.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { Collect, MetadataDeps } from './deps.ts';
-import { inFieldOne, listInFieldOne } from './records.ts';
+import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
 
-function lookup(image: Image): FieldLookup {
-  return (path) => {
-    switch (path[0]) {
-      case 'name':
-        return path.length === 1 ? nonEmpty(image.name) : undefined;
-      case 'target':
-        if (path.length !== 2) return undefined;
-        if (path[1] === 'digest') return nonEmpty(image.target?.digest ?? '');
-        return path[1] === 'mediatype' ? nonEmpty(image.target?.mediaType ?? '') : undefined;
-      case 'labels':
-        return mapEntry(image.labels, path);
-      case 'annotations':
-        return mapEntry(image.target?.annotations ?? new Map(), path);
-      default:
-        return undefined;
-    }
-  };
-}
+const places: FieldPlaces = {
+  name: { kind: 'string', at: [1] },
+  labels: { kind: 'map', at: [2] },
+  'target.mediatype': { kind: 'string', at: [3, 1] },
+  'target.digest': { kind: 'string', at: [3, 2] },
+  annotations: { kind: 'map', at: [3, 5] },
+};
 
 function given(image: Image | undefined): Image {
   if (image === undefined) throw fail('invalid-argument', 'the request has no image');
@@ -49,10 +39,7 @@ export function imagesService({
         names === undefined
           ? reader.images(namespace)
           : [...names].sort().flatMap((name) => (name === '' ? [] : (reader.image(namespace, name) ?? [])));
-      const kept = filter.all
-        ? records
-        : records.filter((bytes) => filter.matches(lookup(Image.decode(bytes))));
-      return listInFieldOne(kept);
+      return listInFieldOne(recordsMatching(records, filter, places));
     },
 
     async create(request, { namespace, lease }) {

@@ -1,11 +1,14 @@
 // The Leases service.
 import type { ContentStore } from '../../actors/content/protocol.ts';
 import { fail } from '../model/errors.ts';
-import { compileStoreFilters, mapEntry, nonEmpty } from '../model/filter.ts';
-import { Lease, LeasesDefinition, type Resource } from '../proto/gen/services/leases/v1/leases.ts';
+import { compileStoreFilters } from '../model/filter.ts';
+import type { FieldPlaces } from '../model/wire-fields.ts';
+import { LeasesDefinition, type Resource } from '../proto/gen/services/leases/v1/leases.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { Collect, MetadataDeps } from './deps.ts';
-import { inFieldOne, listInFieldOne } from './records.ts';
+import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
+
+const places: FieldPlaces = { id: { kind: 'string', at: [1] }, labels: { kind: 'map', at: [3] } };
 
 function given(resource: Resource | undefined): { type: string; id: string } {
   if (resource === undefined) throw fail('invalid-argument', 'the request has no resource');
@@ -33,13 +36,7 @@ export function leasesService({ metadata, reader, collect, content }: LeasesDeps
     list({ filters }, { namespace }) {
       const filter = compileStoreFilters(filters);
       const records = reader.leases(namespace);
-      if (filter.all) return listInFieldOne(records);
-      const matches = (lease: Lease) =>
-        filter.matches((path) => {
-          if (path[0] === 'id' && path.length === 1) return nonEmpty(lease.id);
-          return path[0] === 'labels' ? mapEntry(lease.labels, path) : undefined;
-        });
-      return listInFieldOne(records.filter((bytes) => matches(Lease.decode(bytes))));
+      return listInFieldOne(recordsMatching(records, filter, places));
     },
 
     async addResource({ id, resource }, { namespace }) {

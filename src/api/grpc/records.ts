@@ -1,5 +1,7 @@
 // Stored records to the wire as they are: the bytes of a message become a field of the response without decoding.
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import type { Filter } from '../model/filter.ts';
+import { type FieldPlaces, recordFields } from '../model/wire-fields.ts';
 import { Encoded } from './bind.ts';
 
 /** A response whose field 1 is the message with these bytes. */
@@ -31,4 +33,15 @@ function varintLength(value: number): number {
   let length = 1;
   for (let rest = value; rest > 0x7f; rest >>>= 7) length++;
   return length;
+}
+
+/** The records that a filter keeps; it reads its fields from their bytes. */
+export function recordsMatching(
+  records: readonly Uint8Array[],
+  filter: Filter,
+  places: FieldPlaces,
+): readonly Uint8Array[] {
+  if (filter.all) return records;
+  const fields = recordFields(places);
+  return records.filter((record) => filter.matches(fields.of(record)));
 }

@@ -1,11 +1,14 @@
 // The Store service of sandboxes.
 import { fail } from '../model/errors.ts';
-import { compileStoreFilters, mapEntry, nonEmpty } from '../model/filter.ts';
+import { compileStoreFilters } from '../model/filter.ts';
+import type { FieldPlaces } from '../model/wire-fields.ts';
 import { StoreDefinition } from '../proto/gen/services/sandbox/v1/sandbox.ts';
 import { Sandbox } from '../proto/gen/types/sandbox.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { MetadataDeps } from './deps.ts';
-import { inFieldOne, listInFieldOne } from './records.ts';
+import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
+
+const places: FieldPlaces = { id: { kind: 'string', at: [1] }, labels: { kind: 'map', at: [4] } };
 
 function encoded(sandbox: Sandbox | undefined): Uint8Array {
   if (sandbox === undefined) throw fail('invalid-argument', 'the request has no sandbox');
@@ -32,13 +35,7 @@ export function sandboxStoreService({ metadata, reader }: MetadataDeps): BoundSe
     list({ filters }, { namespace }) {
       const filter = compileStoreFilters(filters);
       const records = reader.sandboxes(namespace);
-      if (filter.all) return listInFieldOne(records);
-      const matches = (sandbox: Sandbox) =>
-        filter.matches((path) => {
-          if (path[0] === 'id' && path.length === 1) return nonEmpty(sandbox.sandboxId);
-          return path[0] === 'labels' ? mapEntry(sandbox.labels, path) : undefined;
-        });
-      return listInFieldOne(records.filter((bytes) => matches(Sandbox.decode(bytes))));
+      return listInFieldOne(recordsMatching(records, filter, places));
     },
 
     get({ sandboxId }, { namespace }) {

@@ -2,14 +2,13 @@
 import type { ContainerProtocol } from '../../actors/container/protocol.ts';
 import type { ActorRef, CallOptions } from '../../supervisor/types.ts';
 import { Empty } from '../proto/gen/google/protobuf/empty.ts';
-import { TaskDefinition as TaskDefinition2 } from '../proto/gen/runtime/task/v2/shim.ts';
 import {
   ConnectResponse,
   type CreateTaskRequest,
   CreateTaskResponse,
   StartResponse,
   StatsResponse,
-  TaskDefinition as TaskDefinition3,
+  TaskDefinition,
 } from '../proto/gen/runtime/task/v3/shim.ts';
 import { type CallContext, type Handlers, type TtrpcService, ttrpcService } from './service.ts';
 
@@ -28,7 +27,7 @@ export function taskServices(deps: TaskServiceDeps): TtrpcService[] {
     await work;
     return Empty.create();
   };
-  const handlers: Handlers<typeof TaskDefinition3> = {
+  const handlers: Handlers<typeof TaskDefinition> = {
     create: async (request, context) =>
       CreateTaskResponse.create(await deps.create(request, options(context))),
     start: async ({ id, execId }, context) =>
@@ -64,9 +63,10 @@ export function taskServices(deps: TaskServiceDeps): TtrpcService[] {
       return Empty.create();
     },
   };
-  return [
-    ttrpcService(TaskDefinition3, handlers),
-    // Structurally the same: the generated types differ in name alone.
-    ttrpcService(TaskDefinition2, handlers as unknown as Handlers<typeof TaskDefinition2>),
-  ];
+  // The messages of version 2 are the same; its generated module would only cost memory.
+  const version2: Omit<typeof TaskDefinition, 'fullName'> & { fullName: string } = {
+    ...TaskDefinition,
+    fullName: 'containerd.task.v2.Task',
+  };
+  return [ttrpcService(TaskDefinition, handlers), ttrpcService(version2, handlers)];
 }

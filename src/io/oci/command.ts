@@ -43,8 +43,8 @@ export function createCommands(deps: {
 }): RuntimeCommands {
   const { spawn, pipes, exits } = deps;
   const { NOTIFY_SOCKET: _notify, ...inherited } = deps.env;
-  // A runtime lives for milliseconds: collecting its garbage and starting many threads only costs.
-  const env = { GOGC: 'off', ...inherited, GOMAXPROCS: '2' };
+  // A runtime lives for milliseconds: collecting its garbage and running several threads only costs.
+  const env = { GOGC: 'off', ...inherited, GOMAXPROCS: '1' };
   const nullFd = openSync('/dev/null', 'r+');
 
   const find = (binary: string): string => {

@@ -8,6 +8,7 @@ import {
   readFileSync,
   readSync,
   rmdirSync,
+  statfsSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
@@ -127,6 +128,9 @@ function removeCgroup(path: string): void {
   }
 }
 
+/** Types of file systems (statfs(2)): cgroups of version 1 and 2. */
+const cgroupMagics: readonly number[] = [0x27e0eb, 0x63677270];
+
 /** Only a directory below a hierarchy can be one container's own. */
 const cgroupPath = /^\/sys\/fs\/cgroup\/[^/]+\/(?!\.\.?(?:\/|$)).+/;
 
@@ -158,5 +162,9 @@ function crunCgroups(directory: string): string[] | undefined {
   // cgroup.controllers stands at the root of version 2 alone.
   const hierarchies = readdirSync(root);
   if (hierarchies.includes('cgroup.controllers')) return [join(root, path)];
-  return hierarchies.map((name) => join(root, name, path));
+  // Beside the hierarchies there may be directories that nothing is mounted on.
+  return hierarchies
+    .map((name) => join(root, name))
+    .filter((directory) => cgroupMagics.includes(statfsSync(directory).type))
+    .map((directory) => join(directory, path));
 }

@@ -55,6 +55,7 @@ fi
 if [ "${1:-}" = tests ] && [ ! -x .cache/docker/usr/sbin/dockerd ]; then
   echo "setup: unpacking docker.io into .cache/docker" >&2
   unpack=$(mktemp -d)
+  mkdir -p .cache
   (
     cd "$unpack"
     # apt fetches as its own user where it can.

@@ -15,6 +15,7 @@ import { contentPlugin, eventPlugin, metadataPlugin } from './plugins/core.ts';
 import { differPlugin } from './plugins/differ.ts';
 import { gcPlugin } from './plugins/gc.ts';
 import { mountsPlugin } from './plugins/mounts.ts';
+import { proxyPlugins } from './plugins/proxies.ts';
 import { restartPlugin } from './plugins/restart.ts';
 import { sandboxPlugins } from './plugins/sandboxes.ts';
 import { servicePlugins } from './plugins/services.ts';
@@ -67,13 +68,17 @@ export async function startTree(
   for (const registration of [
     eventPlugin(daemon),
     contentPlugin(daemon),
+    ...proxyPlugins(daemon, 'content'),
     ...snapshotterPlugins(daemon),
+    ...proxyPlugins(daemon, 'snapshot'),
     metadataPlugin(daemon),
     streamingPlugin(),
     mountsPlugin(daemon),
     gcPlugin(daemon),
     differPlugin(daemon),
     ...sandboxPlugins(daemon),
+    ...proxyPlugins(daemon, 'diff'),
+    ...proxyPlugins(daemon, 'sandbox'),
     taskPlugin(daemon),
     restartPlugin(daemon),
     transferPlugin(daemon),

@@ -3,8 +3,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { codeOf, type ErrorCode, fail } from '../../api/model/errors.ts';
 import { label } from '../../api/model/labels.ts';
 import type { Created, Usage } from '../../api/model/ports/snapshotter.ts';
+import { Kind } from '../../api/proto/gen/services/snapshots/v1/snapshots.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
-import type { SnapshotRecord } from '../metadata/snapshot-record.ts';
+import { kindName, type SnapshotRecord } from '../metadata/snapshot-record.ts';
 import type { CommitRequest, PrepareRequest, SnapshotProtocol } from './protocol.ts';
 import {
   backendLabels,
@@ -54,18 +55,11 @@ export async function prepareSnapshot(
         if (codeOf(error) === 'not-found' && attempt < attemptsMax) continue;
         throw error;
       }
+      const provided = made !== undefined && 'provided' in made ? made.provided : undefined;
+      let outcome: 'created' | 'stale';
       try {
-        const provided = made !== undefined && 'provided' in made ? made.provided : undefined;
-        const outcome = await record(state, request, id, parents[0] ?? 0, provided);
+        outcome = await record(state, request, id, parents[0] ?? 0, provided);
         state.making.delete(id);
-        if (outcome === 'created' && provided !== undefined) {
-          throw fail('already-exists', `target snapshot "${request.labels.get(label.snapshotRef)}"`);
-        }
-        if (outcome === 'created') {
-          const told = made !== undefined && 'mounts' in made ? made.mounts : undefined;
-          return { mounts: told === undefined ? await state.backend.mounts(snapshot) : [...told] };
-        }
-        reap(id);
       } catch (error) {
         // In doubt the id stays protected until this actor starts anew and sees what was recorded.
         if (refusals.has(codeOf(error))) {
@@ -73,6 +67,13 @@ export async function prepareSnapshot(
           reap(id);
         }
         throw error;
+      }
+      if (outcome === 'stale') reap(id);
+      else if (provided !== undefined) {
+        throw fail('already-exists', `target snapshot "${request.labels.get(label.snapshotRef)}"`);
+      } else {
+        const told = made !== undefined && 'mounts' in made ? made.mounts : undefined;
+        return { mounts: told === undefined ? await state.backend.mounts(snapshot) : [...told] };
       }
     }
   }
@@ -110,6 +111,7 @@ export async function commitSnapshot(
     signal.throwIfAborted();
     const active = lookBeforeCommit(state, request);
     const { id } = active;
+    const newParent = newParentOf(state, active, request);
     try {
       const usage = await backend.usage(active, signal);
       await backend.commit?.(
@@ -117,7 +119,7 @@ export async function commitSnapshot(
           ...backendSnapshot(request.namespace, active),
           name: request.name,
           newLabels: backendLabels(request.labels),
-          newParent: newParentOf(state, active, request),
+          newParent,
         },
         signal,
       );
@@ -140,14 +142,20 @@ export async function commitSnapshot(
   throw fail('unavailable', `snapshot "${request.key}" keeps changing: try again`);
 }
 
-/** The backend id of the parent that the request lays a parentless snapshot on; whether it may is the store's to say. */
+/** The backend id of the parent that the request lays a parentless snapshot on; refused before the backend commits. */
 function newParentOf(
   { reader, backend }: SnapshotState,
   active: SnapshotRecord,
-  { namespace, parent }: CommitRequest,
+  { namespace, key, parent }: CommitRequest,
 ): number | undefined {
   if (active.parents.length > 0 || parent === '') return undefined;
-  return reader.snapshot(namespace, backend.name, parent)?.id;
+  if (!backend.capabilities.includes('rebase')) {
+    throw fail('failed-precondition', `snapshotter ${backend.name} cannot rebase snapshot "${key}"`);
+  }
+  const record = reader.snapshot(namespace, backend.name, parent);
+  if (record === undefined) throw fail('not-found', `parent snapshot "${parent}"`);
+  if (record.kind === Kind.COMMITTED) return record.id;
+  throw fail('failed-precondition', `parent snapshot "${parent}" is ${kindName(record.kind)}, not committed`);
 }
 
 /** What is left over of a committed snapshot costs room and nothing else. */

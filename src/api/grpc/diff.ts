@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContentStore, Writer } from '../../actors/content/protocol.ts';
-import { codeOf, fail, wrap } from '../model/errors.ts';
+import { codeOf, fail, messageOf, wrap } from '../model/errors.ts';
 import { type Digest, parseDigest } from '../model/ids.ts';
 import { checkLabels, label } from '../model/labels.ts';
 import type { Differ, DiffLayerResult } from '../model/ports/differ.ts';
@@ -12,12 +12,14 @@ import { Any } from '../proto/gen/google/protobuf/any.ts';
 import { Info } from '../proto/gen/services/content/v1/content.ts';
 import { type ApplyRequest, DiffDefinition, type DiffRequest } from '../proto/gen/services/diff/v1/diff.ts';
 import type { Descriptor } from '../proto/gen/types/descriptor.ts';
+import type { RemoteDiffer } from '../proxy/differ.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { CallContext } from './context.ts';
 import type { MetadataDeps } from './deps.ts';
 
 export interface DiffDeps extends MetadataDeps {
-  readonly differ: Differ;
+  /** In the order in which they are tried: one that does not know a type leaves it to the next. */
+  readonly differs: readonly (Differ | RemoteDiffer)[];
   readonly content: ContentStore;
   /** Layers in the making; on the file system of the content store, so that they need not be copied. */
   readonly outputDirectory: string;
@@ -29,9 +31,35 @@ export interface DiffDeps extends MetadataDeps {
 const uncompressedTar = 'application/vnd.oci.image.layer.v1.tar';
 
 export function diffService(deps: DiffDeps): BoundService {
-  const { differ, content, metadata, log } = deps;
+  const { differs, content, metadata, log } = deps;
+
+  /** The answer of the first differ that knows what to do; throws the last refusal when none does. */
+  async function first<T>(use: (differ: Differ | RemoteDiffer) => Promise<T>): Promise<T> {
+    let refusal: unknown = fail('unimplemented', 'no differ is configured');
+    for (const differ of differs) {
+      try {
+        return await use(differ);
+      } catch (error) {
+        if (codeOf(error) !== 'unimplemented') throw error;
+        refusal = error;
+      }
+    }
+    throw refusal;
+  }
 
   async function apply(request: ApplyRequest, context: CallContext): Promise<Descriptor> {
+    try {
+      return await first((differ) =>
+        'remoteApply' in differ ? differ.remoteApply(request, context) : applyHere(differ, request, context),
+      );
+    } catch (error) {
+      // That no differ knows a layer's type reaches containerd's clients unclassified.
+      if (codeOf(error) === 'unimplemented') throw fail('unknown', messageOf(error), error);
+      throw error;
+    }
+  }
+
+  async function applyHere(differ: Differ, request: ApplyRequest, context: CallContext): Promise<Descriptor> {
     const { diff, mounts } = request;
     if (diff === undefined) throw fail('invalid-argument', 'apply needs the descriptor of a layer');
     if (mounts.length === 0) throw fail('invalid-argument', 'apply needs mounts to apply the layer to');
@@ -57,7 +85,13 @@ export function diffService(deps: DiffDeps): BoundService {
     }
   }
 
-  async function diff(request: DiffRequest, context: CallContext): Promise<Descriptor> {
+  function diff(request: DiffRequest, context: CallContext): Promise<Descriptor> {
+    return first((differ) =>
+      'remoteDiff' in differ ? differ.remoteDiff(request, context) : diffHere(differ, request, context),
+    );
+  }
+
+  async function diffHere(differ: Differ, request: DiffRequest, context: CallContext): Promise<Descriptor> {
     checkLabels(request.labels);
     const ref = await lockRef(request, context);
     const outputPath = join(deps.outputDirectory, `diff-${randomUUID()}`);

@@ -19,6 +19,8 @@ export interface LoadedSnapshotter {
   readonly actor: ActorRef<SnapshotProtocol>;
   /** Labels that the backend adds to the record of the snapshot with this backend id. */
   readonly ownLabels: (id: number) => ReadonlyMap<string, string>;
+  /** Tells a backend that keeps labels of its own that they have changed. */
+  readonly relabel?: (id: number, labels: ReadonlyMap<string, string>, signal: AbortSignal) => Promise<void>;
 }
 
 export interface SnapshotsDeps extends MetadataDeps {
@@ -127,8 +129,8 @@ export function snapshotsService({ metadata, reader, snapshotters }: SnapshotsDe
         return inFieldOne(withLabels(record.info, ownLabels(record.id)));
       },
 
-      async update({ snapshotter, info, updateMask }, { namespace }) {
-        const { ownLabels } = loaded(snapshotter);
+      async update({ snapshotter, info, updateMask }, { namespace, signal }) {
+        const { ownLabels, relabel } = loaded(snapshotter);
         if (info === undefined) throw fail('invalid-argument', 'the request has no snapshot');
         const { id, info: stored } = await metadata.call('snapshots.update', {
           namespace,
@@ -136,6 +138,7 @@ export function snapshotsService({ metadata, reader, snapshotters }: SnapshotsDe
           info: Info.encode(info).finish(),
           mask: updateMask ?? [],
         });
+        await relabel?.(id, Info.decode(stored).labels, signal);
         return inFieldOne(withLabels(stored, ownLabels(id)));
       },
 

@@ -13,6 +13,7 @@ import { metadataReader } from '../../actors/metadata/reader.ts';
 import { type Table, tables } from '../../actors/metadata/schema.ts';
 import { snapshotActor } from '../../actors/snapshot/actor.ts';
 import { snapshotPath } from '../../actors/snapshot/protocol.ts';
+import { backendLabels } from '../../actors/snapshot/state.ts';
 import type { LoadedSnapshotter } from '../../api/grpc/snapshots.ts';
 import { fail } from '../../api/model/errors.ts';
 import type { BlobStore } from '../../api/model/ports/blobs.ts';
@@ -152,7 +153,7 @@ export function metadataPlugin(daemon: Daemon): Registration {
       const metadata = system.ref<MetadataProtocol>(metadataPath);
       const reader = metadataReader(store);
       const content = await startContentStore({
-        ...context.get<ContentBytes>(pluginType.content),
+        ...context.get<ContentBytes>(pluginType.content, 'content'),
         metadata,
         reader,
         clock,
@@ -170,7 +171,11 @@ export function metadataPlugin(daemon: Daemon): Registration {
           }),
         );
         const actor = system.ref<never>(snapshotPath(name)) as LoadedSnapshotter['actor'];
-        snapshotters.set(name, { actor, ownLabels: (id) => backend.ownLabels(id) });
+        snapshotters.set(name, {
+          actor,
+          ownLabels: (id) => backend.ownLabels(id),
+          relabel: async (id, labels, signal) => backend.relabel?.(id, backendLabels(labels), signal),
+        });
       }
       return {
         metadata,

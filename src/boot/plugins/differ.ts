@@ -30,6 +30,13 @@ export function layerLimits(config: DaemonConfig): LayerLimits {
   };
 }
 
+/** Which differs the Diff service asks, in which order (`default` of the diff service). */
+export function differOrder({ config }: Daemon): string[] {
+  const order = settingsOf(config, 'io.containerd.service.v1', 'diff-service')['default'] ?? ['walking'];
+  if (Array.isArray(order) && order.length > 0 && order.every((id) => typeof id === 'string')) return order;
+  throw fail('invalid-argument', 'config: default of the diff service must be a list of differs');
+}
+
 export function differPlugin({ config, pool, sys, directories, platform }: Daemon): Registration {
   return {
     type: pluginType.differ,

@@ -32,13 +32,14 @@ import { Status } from '../../api/proto/gen/google/rpc/status.ts';
 import type { Plugin } from '../../api/proto/gen/services/introspection/v1/introspection.ts';
 import type { Platform } from '../../api/proto/gen/types/platform.ts';
 import { Sandbox } from '../../api/proto/gen/types/sandbox.ts';
+import type { RemoteDiffer } from '../../api/proxy/differ.ts';
 import { timeoutMsOf } from '../../io/config/timeouts.ts';
 import { createCheckpointStore } from '../../io/runtime/checkpoint.ts';
 import type { PluginInit, PluginStatus } from '../../supervisor/plugin.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import { persistedUuid, pidNamespace } from '../identity.ts';
 import type { Metadata } from './core.ts';
-import { diffDirectory } from './differ.ts';
+import { diffDirectory, differOrder } from './differ.ts';
 import { sandboxEvents } from './sandboxes.ts';
 import type { TaskRuntime } from './tasks.ts';
 import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
@@ -75,7 +76,7 @@ export function servicePlugins(daemon: Daemon): Registration[] {
     serve('diff', [differ, metadata], (context) =>
       diffService({
         ...records(context),
-        differ: context.get<Differ>(differ),
+        differs: differOrder(daemon).map((id) => context.get<Differ | RemoteDiffer>(differ, id)),
         outputDirectory: diffDirectory(directories),
         syncFs: settingsOf(daemon.config, 'io.containerd.service.v1', 'diff-service')['sync_fs'] === true,
         log: daemon.log,

@@ -5,6 +5,7 @@ import { parse, TomlError } from 'smol-toml';
 import { fail } from '../../api/model/errors.ts';
 import type { StreamProcessor } from '../../api/model/ports/differ.ts';
 import { type MetricsConfig, metricsFrom } from './metrics.ts';
+import { type ProxyPluginConfig, proxyPluginsFrom } from './proxy-plugins.ts';
 import { Section, type Table } from './section.ts';
 import { streamProcessorsFrom } from './stream-processors.ts';
 import { type Timeouts, timeoutsFrom, timeoutsToToml } from './timeouts.ts';
@@ -33,6 +34,8 @@ export interface DaemonConfig {
   plugins: ReadonlyMap<string, Readonly<Record<string, unknown>>>;
   /** Programs that turn layers of one media type into another. */
   streamProcessors: readonly StreamProcessor[];
+  /** Plugins behind somebody else's socket. */
+  proxyPlugins: readonly ProxyPluginConfig[];
   /** Keys that nobody knows, to be warned of. */
   unknownKeys: string[];
 }
@@ -122,7 +125,10 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
   const metrics = metricsFrom(metricsSection);
   const processors = streamProcessorsFrom(top.section('stream_processors'));
   const sections = [grpcSection, ttrpcSection, debug, metricsSection, top];
-  const unknownKeys = sections.flatMap((section) => section?.unknown() ?? []).concat(processors.unknownKeys);
+  const proxies = proxyPluginsFrom(top.section('proxy_plugins'));
+  const unknownKeys = sections
+    .flatMap((section) => section?.unknown() ?? [])
+    .concat(processors.unknownKeys, proxies.unknownKeys);
   return {
     root,
     state,
@@ -134,6 +140,7 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
     metrics,
     plugins,
     streamProcessors: processors.list,
+    proxyPlugins: proxies.list,
     unknownKeys,
   };
 }
@@ -168,6 +175,12 @@ export function toToml(config: DaemonConfig): Record<string, unknown> {
     metrics: { address: config.metrics.address },
     timeouts: timeoutsToToml(config.timeouts),
     plugins: Object.fromEntries(config.plugins),
+    proxy_plugins: Object.fromEntries(
+      config.proxyPlugins.map(({ name, capabilities, exports, ...rest }) => [
+        name,
+        { ...rest, capabilities: [...capabilities], exports: { ...exports } },
+      ]),
+    ),
     stream_processors: Object.fromEntries(
       config.streamProcessors.map(({ id, accepts, returns, path, args, env }) => [
         id,

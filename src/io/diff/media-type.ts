@@ -12,7 +12,7 @@ const dockerForeignLayer = 'application/vnd.docker.image.rootfs.foreign.diff.tar
 
 /**
  * `plain`: the bytes are a tar as they are. `sniff`: the type declares or allows compression, the bytes say which.
- * Throws `unknown` for a type that is no layer, or one whose last suffix is no compression that Troupe knows.
+ * Throws `unimplemented` for a type that is no layer, or one whose last suffix is no compression that Troupe knows.
  */
 export function layerEncoding(mediaType: string): 'plain' | 'sniff' {
   const [base = '', ...suffixes] = mediaType.split('+');
@@ -27,7 +27,7 @@ export function layerEncoding(mediaType: string): 'plain' | 'sniff' {
       if (suffix === undefined || suffix === 'gzip' || suffix === 'zstd') return 'sniff';
     }
   }
-  throw fail('unknown', `layer media type "${mediaType.slice(0, 256)}" is not supported`);
+  throw fail('unimplemented', `layer media type "${mediaType.slice(0, 256)}" is not supported`);
 }
 
 /** What Diff makes for a requested type (empty: gzip); throws `unimplemented` for others. */

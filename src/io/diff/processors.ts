@@ -19,7 +19,7 @@ export interface LayerPlan {
 
 /**
  * How a layer of `mediaType` becomes a tar: processors are preferred to what is built in, the first that accepts a
- * type is taken. Throws `unknown` for a type that nobody accepts.
+ * type is taken. Throws `unimplemented` for a type that nobody accepts.
  */
 export function planLayer(mediaType: string, processors: readonly StreamProcessor[] = []): LayerPlan {
   const chain: { processor: StreamProcessor; mediaType: string }[] = [];

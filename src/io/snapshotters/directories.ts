@@ -58,10 +58,12 @@ export class SnapshotDirectories {
     await this.#jobs.remove(this.of(id), signal);
   }
 
+  async ids(): Promise<number[]> {
+    return (await readdir(this.path)).flatMap((name) => idOf(name) ?? []);
+  }
+
   async highestId(): Promise<number> {
-    let highest = 0;
-    for (const name of await readdir(this.path)) highest = Math.max(highest, idOf(name) ?? 0);
-    return highest;
+    return (await this.ids()).reduce((highest, id) => Math.max(highest, id), 0);
   }
 
   /** See the port. Entries that are no id belong to nobody: they are leftovers. */

@@ -74,7 +74,7 @@ export interface DiffLayerResult {
 /** Both run away from the main thread and settle only when nothing of them runs any more. */
 export interface Differ {
   /**
-   * Unpacks a layer. Errors: `unknown` for a media type that is no layer, `invalid-argument` for corrupt, truncated
+   * Unpacks a layer. Errors: `unimplemented` for a media type that is no layer, `invalid-argument` for corrupt, truncated
    * or malicious archives, `resource-exhausted` for a full disk or a layer beyond the limits; the message names the
    * entry.
    */

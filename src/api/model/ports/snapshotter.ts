@@ -87,6 +87,28 @@ export interface Snapshotter {
   cleanup(readLive: () => Promise<(id: number) => boolean>, signal?: AbortSignal): Promise<CleanupReport>;
 }
 
+/**
+ * What a backend elsewhere calls the snapshots, durable. A snapshot has several names while one is turned into
+ * another; the first counts.
+ */
+export interface SnapshotNames {
+  /** The directory that they are kept in. */
+  readonly root: string;
+  /** With the namespace that the backend was asked in. */
+  get(id: number): { readonly namespace: string; readonly names: readonly string[] } | undefined;
+  set(id: number, namespace: string, names: readonly string[]): Promise<void>;
+  /** Whether another id means `name` too. */
+  isShared(id: number, name: string): boolean;
+  remove(id: number): Promise<void>;
+  highestId(): Promise<number>;
+  /** As {@link Snapshotter.cleanup}; `remove` is called for each id without a live snapshot. */
+  cleanup(
+    readLive: () => Promise<(id: number) => boolean>,
+    remove: (id: number) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<CleanupReport>;
+}
+
 /** Work over whole trees, done away from the main thread. */
 export interface TreeJobs {
   /** Blocks and inodes below and including `path`. Entries that vanish meanwhile are not counted. */

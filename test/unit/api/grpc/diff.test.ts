@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test';
 import zlib from 'node:zlib';
 import { type ServiceError, status } from '@grpc/grpc-js';
 import { diffService } from '../../../../src/api/grpc/diff.ts';
+import { fail } from '../../../../src/api/model/errors.ts';
 import type { Digest, Namespace } from '../../../../src/api/model/ids.ts';
 import type { Log } from '../../../../src/api/model/ports/log.ts';
 import {
@@ -15,6 +16,7 @@ import {
   DiffRequest,
 } from '../../../../src/api/proto/gen/services/diff/v1/diff.ts';
 import type { Mount } from '../../../../src/api/proto/gen/types/mount.ts';
+import type { RemoteDiffer } from '../../../../src/api/proxy/differ.ts';
 import { prepareOutputDirectory } from '../../../../src/io/diff/output-directory.ts';
 import { type LayerJobRunner, layerJobFunctions, pooledDiffer } from '../../../../src/io/jobs/layer-jobs.ts';
 import { createSys } from '../../../../src/io/sys/sys.ts';
@@ -28,7 +30,7 @@ const oci = 'application/vnd.oci.image.layer.v1.tar';
 const namespace = 'testing' as Namespace;
 const bind = (source: string): Mount[] => [{ type: 'bind', source, target: '', options: ['rbind', 'rw'] }];
 
-async function start(t: TestContext) {
+async function start(t: TestContext, before: RemoteDiffer[] = []) {
   const h = await startContent();
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'troupe-diff-'));
   const functions = layerJobFunctions(() => createSys());
@@ -46,7 +48,7 @@ async function start(t: TestContext) {
     metadata,
     reader,
     content: h.content,
-    differ: pooledDiffer(runner, path.join(directory, 'tmp')),
+    differs: [...before, pooledDiffer(runner, path.join(directory, 'tmp'))],
     outputDirectory,
     syncFs: false,
     log: { warn: (message: string) => void warnings.push(message) } as Log,
@@ -199,5 +201,36 @@ test(
       h.content.statuses(namespace).map(({ ref, offset }) => [ref, offset]),
       [['mine', 0]],
     );
+  },
+);
+
+test(
+  'a differ that does not know a type leaves it to the next, and its own failures are final',
+  options,
+  async (t) => {
+    const asked: string[] = [];
+    const applied = { mediaType: oci, digest: `sha256:${'0'.repeat(64)}`, size: 1n, annotations: new Map() };
+    const answer = async (type: string, where: string | undefined) => {
+      asked.push(`${type} in ${where}`);
+      if (type === 'application/x.mine') return applied;
+      if (type === 'application/x.broken') throw fail('data-loss', 'broken');
+      throw fail('unimplemented', `type "${type}"`);
+    };
+    const remote: RemoteDiffer = {
+      name: 'mine',
+      remoteApply: ({ diff }, { namespace: where }) => answer(diff?.mediaType ?? '', where),
+      remoteDiff: ({ mediaType }, { namespace: where }) => answer(mediaType, where),
+    };
+    const h = await start(t, [remote]);
+    const good = await h.store(zlib.gzipSync(tarOf([file('f', 'x')])));
+    const root = sub(h.directory, 'root');
+    assert.equal((await h.apply(good, bind(root), 'application/x.mine')).applied?.digest, applied.digest);
+    await h.apply(good, bind(root));
+    assert.equal(fs.readFileSync(path.join(root, 'f'), 'utf8'), 'x');
+    await assert.rejects(h.apply(good, bind(root), 'application/x.broken'), { code: status.DATA_LOSS });
+    await assert.rejects(h.apply(good, bind(root), 'application/x.none'), { code: status.UNKNOWN });
+    assert.deepEqual(new Set(asked.map((line) => line.split(' ').at(-1))), new Set([namespace]));
+    const request = { left: bind(root), right: bind(root), mediaType: 'application/x.mine' };
+    assert.equal((await h.diff(request)).diff?.digest, applied.digest);
   },
 );

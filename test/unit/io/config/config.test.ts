@@ -160,3 +160,32 @@ test('the address of metrics is checked at the start', () => {
     assert.throws(() => load(`[metrics]\naddress = "${bad}"`), { code: 'invalid-argument' });
   }
 });
+
+test('proxy plugins are read with what they say of themselves; bad ones are named', () => {
+  const config = load(`
+    [proxy_plugins.stargz]
+    type = "snapshot"
+    address = "unix:///run/stargz.sock"
+    capabilities = ["rebase"]
+    [proxy_plugins.stargz.exports]
+    enable_remote_snapshot_annotations = "true"
+  `);
+  assert.deepEqual(config.proxyPlugins, [
+    {
+      name: 'stargz',
+      type: 'snapshot',
+      address: '/run/stargz.sock',
+      platform: '',
+      capabilities: ['rebase'],
+      exports: { enable_remote_snapshot_annotations: 'true' },
+    },
+  ]);
+  assert.deepEqual(configFrom(toToml(config) as never, {}).proxyPlugins, config.proxyPlugins);
+  for (const [bad, why] of [
+    ['type = "nonsense"\naddress = "/x"', /"p": type must be one of/],
+    ['type = "diff"\naddress = "tcp://x"', /"p": address must be the path/],
+    ['type = "diff"\naddress = "/x"\nexports = { a = 1 }', /"p": exports/],
+  ] as const) {
+    assert.throws(() => load(`[proxy_plugins.p]\n${bad}`), { code: 'invalid-argument', message: why });
+  }
+});

@@ -94,7 +94,10 @@ test('a processor that fails says why, with what it wrote to stderr', options, (
     });
     await assert.rejects(run('head -c 1000; echo cut >&2; exit 1'), { message: /code 1: cut/ });
     await assert.rejects(run('cat; kill -9 $$'), { message: /SIGKILL/ });
-    await assert.rejects(run('cat', 'application/x.unknown'), { code: 'unknown', message: /not supported/ });
+    await assert.rejects(run('cat', 'application/x.unknown'), {
+      code: 'unimplemented',
+      message: /not supported/,
+    });
     await assert.rejects(run('cat', type), { code: 'failed-precondition', message: /more than 8/ });
     const missing = { ...shell('gone', type, oci, ''), path: path.join(directory, 'missing') };
     await assert.rejects(apply(directory, tar, type, { processors: [missing] }), {

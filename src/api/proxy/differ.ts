@@ -1,16 +1,10 @@
 // A differ behind a gRPC socket (`type = "diff"`). It fetches and stores layers through the daemon's own content
 // service, so it is handed descriptors and answers with them.
 import { fail } from '../model/errors.ts';
+import type { RemoteDiffer } from '../model/ports/differ.ts';
 import { type ApplyRequest, DiffDefinition, type DiffRequest } from '../proto/gen/services/diff/v1/diff.ts';
 import type { Descriptor } from '../proto/gen/types/descriptor.ts';
 import type { PluginCallOptions, PluginChannel } from './plugin-channel.ts';
-
-export interface RemoteDiffer {
-  readonly name: string;
-  /** `unimplemented` for a layer that it does not know: another may. */
-  remoteApply(request: ApplyRequest, options: PluginCallOptions): Promise<Descriptor>;
-  remoteDiff(request: DiffRequest, options: PluginCallOptions): Promise<Descriptor>;
-}
 
 const service = DiffDefinition.fullName;
 

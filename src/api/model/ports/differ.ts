@@ -1,4 +1,6 @@
 // Applying layers to mounts and computing layers from mounts, as the rest of the daemon sees it.
+import type { ApplyRequest, DiffRequest } from '../../proto/gen/services/diff/v1/diff.ts';
+import type { Descriptor } from '../../proto/gen/types/descriptor.ts';
 import type { Mount } from '../../proto/gen/types/mount.ts';
 import type { Digest } from '../ids.ts';
 
@@ -84,4 +86,17 @@ export interface Differ {
   ): Promise<ApplyLayerResult>;
   /** Writes what differs as a layer. Errors: `unimplemented` for another media type. */
   diff(data: Omit<DiffLayerData, 'tempDirectory'>, signal?: AbortSignal): Promise<DiffLayerResult>;
+}
+
+/** A differ elsewhere, which fetches and stores layers by itself and so deals in descriptors. */
+export interface RemoteDiffer {
+  readonly name: string;
+  /** `unimplemented` for a layer that it does not know: another may. */
+  remoteApply(request: ApplyRequest, options: RemoteCallOptions): Promise<Descriptor>;
+  remoteDiff(request: DiffRequest, options: RemoteCallOptions): Promise<Descriptor>;
+}
+
+export interface RemoteCallOptions {
+  readonly namespace?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
 }

@@ -9,6 +9,7 @@ import { type ServiceError, status } from '@grpc/grpc-js';
 import { diffService } from '../../../../src/api/grpc/diff.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
 import type { Digest, Namespace } from '../../../../src/api/model/ids.ts';
+import type { RemoteDiffer } from '../../../../src/api/model/ports/differ.ts';
 import type { Log } from '../../../../src/api/model/ports/log.ts';
 import {
   ApplyRequest,
@@ -16,7 +17,6 @@ import {
   DiffRequest,
 } from '../../../../src/api/proto/gen/services/diff/v1/diff.ts';
 import type { Mount } from '../../../../src/api/proto/gen/types/mount.ts';
-import type { RemoteDiffer } from '../../../../src/api/proxy/differ.ts';
 import { prepareOutputDirectory } from '../../../../src/io/diff/output-directory.ts';
 import { type LayerJobRunner, layerJobFunctions, pooledDiffer } from '../../../../src/io/jobs/layer-jobs.ts';
 import { createSys } from '../../../../src/io/sys/sys.ts';

@@ -4,19 +4,14 @@ import type { Digest } from '../../api/model/ids.ts';
 import { ranked, walkImage } from '../../api/model/image-tree.ts';
 import { label } from '../../api/model/labels.ts';
 import { limiter } from '../../api/model/limiter.ts';
-import { blobKind, type LinkedDescriptor } from '../../api/model/oci.ts';
-import { matchRunnable, type PlatformMatcher } from '../../api/model/platform.ts';
-import type { Platform } from '../../api/proto/gen/types/platform.ts';
+import { blobKind, isNonDistributable, type LinkedDescriptor } from '../../api/model/oci.ts';
+import { matchAny } from '../../api/model/platform.ts';
 import { readBlob } from './content.ts';
 import { type DistributionDeps, progressTeller } from './deps.ts';
 import type { PushRequest } from './protocol.ts';
 
 const concurrentUploadsDefault = 3;
 const readBytes = 1024 * 1024;
-const nonDistributable = [
-  'application/vnd.oci.image.layer.nondistributable.',
-  'application/vnd.docker.image.rootfs.foreign.',
-];
 
 export async function pushImage(deps: DistributionDeps, request: PushRequest): Promise<void> {
   const { to, target } = request;
@@ -94,15 +89,10 @@ async function collect(
     onDocument: ({ descriptor }) =>
       void (blobKind(descriptor.mediaType) === 'index' ? indexes : manifests).push(descriptor),
     onBlob: (descriptor) => {
-      if (!nonDistributable.some((prefix) => descriptor.mediaType.startsWith(prefix))) blobs.push(descriptor);
+      if (!isNonDistributable(descriptor.mediaType)) blobs.push(descriptor);
     },
   });
   return { blobs, manifests, indexes };
-}
-
-function matchAny(platforms: readonly Platform[]): PlatformMatcher {
-  const matchers = platforms.map(matchRunnable);
-  return (candidate) => (matchers.some((matches) => matches(candidate) !== undefined) ? 0 : undefined);
 }
 
 async function* read(

@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import type { Command } from 'commander';
 import { mergeEnv, nullIo, type OciProcess, TroupeError } from '../client/index.ts';
 import type { Context, Run } from './context.ts';
-import { collect, environment } from './run.ts';
+import { collect } from './labels.ts';
+import { environment } from './run.ts';
 import { attach } from './terminal.ts';
 
 interface ExecFlags {

@@ -7,7 +7,7 @@ import { TroupeError } from '../client/index.ts';
 import type { Context, Host, Run } from './context.ts';
 import { printable } from './format.ts';
 import { findImage, snapshotterOf } from './images.ts';
-import { collect } from './run.ts';
+import { collect } from './labels.ts';
 
 interface ImportFlags {
   baseName?: string;

@@ -14,6 +14,7 @@ import { formatAge, formatBytes, formatTable, printable, shortDigest } from './f
 import { addArchiveCommands } from './image-archives.ts';
 import { addImageMountCommands } from './image-mounts.ts';
 import { addImageRecordCommands } from './image-records.ts';
+import { collect } from './labels.ts';
 import { pullProgress } from './progress.ts';
 
 export interface RegistryFlags {
@@ -32,6 +33,7 @@ interface PullFlags extends RegistryFlags {
 
 export function addImageCommands(program: Command, run: Run): void {
   addPullCommand(program, run);
+  addPushCommand(program, run);
 
   const images = program
     .command('images')
@@ -43,6 +45,7 @@ export function addImageCommands(program: Command, run: Run): void {
   addArchiveCommands(images, run);
   addImageMountCommands(images, run);
   addPullCommand(images, run);
+  addPushCommand(images, run);
 
   program
     .command('rmi')
@@ -84,6 +87,48 @@ function addPullCommand(parent: Command, run: Run): void {
           maxConcurrentDownloads: parseCount(flags.maxConcurrentDownloads),
         });
         context.print(pulled);
+        return 0;
+      }),
+    );
+}
+
+interface PushFlags extends Omit<RegistryFlags, 'platform' | 'snapshotter'> {
+  platform?: string[];
+  maxConcurrentUploads: string;
+}
+
+function addPushCommand(parent: Command, run: Run): void {
+  parent
+    .command('push')
+    .description('send an image to a registry')
+    .argument('<reference>', 'where to, such as registry.example.com/app:1')
+    .argument('[image]', 'the image, when it has another name here')
+    .option('--platform <platform>', 'only manifests for this platform; may be given again', collect)
+    .option('--plain-http', 'speak http with the registry')
+    .option('--insecure', 'accept any certificate of the registry')
+    .option(
+      '-u, --user <user[:password]>',
+      'for the registry; the password may come from TROUPE_REGISTRY_PASSWORD',
+    )
+    .option('--max-concurrent-uploads <count>', 'layers sent at a time', '3')
+    .option('-q, --quiet', 'no progress')
+    .action((reference: string, source: string | undefined, flags: PushFlags) =>
+      run(async ({ client, host, signal }) => {
+        const to = normalizeReference(reference);
+        const image = await findImage(client, source ?? reference, signal);
+        using progress = flags.quiet === true ? undefined : pullProgress(host.stderr);
+        await client.push(to, {
+          signal,
+          source: image.name,
+          platforms: flags.platform ?? [],
+          plainHttp: flags.plainHttp ?? false,
+          insecureTls: flags.insecure ?? false,
+          maxConcurrentUploads: parseCount(flags.maxConcurrentUploads),
+          ...(flags.user === undefined
+            ? {}
+            : { auth: credentials(flags.user, host.env['TROUPE_REGISTRY_PASSWORD']) }),
+          ...(progress === undefined ? {} : { onProgress: (one) => progress.update(one) }),
+        });
         return 0;
       }),
     );

@@ -1,4 +1,4 @@
-// Labels as they are typed.
+// Labels as they are typed, and options that are given several times.
 import { TroupeError } from '../client/index.ts';
 
 /** `key=value`; a key alone is `true`. */
@@ -11,4 +11,9 @@ export function parseLabels(texts: readonly string[]): Map<string, string> {
       return [key, equals < 0 ? 'true' : text.slice(equals + 1)];
     }),
   );
+}
+
+/** For commander: the values of an option that may be given again. */
+export function collect(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), value];
 }

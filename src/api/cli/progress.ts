@@ -1,11 +1,11 @@
-// Progress of a pull: bars on a terminal, one line per finished blob elsewhere.
+// Progress of a pull or a push: bars on a terminal, one line per finished blob elsewhere.
 import { MultiBar, type SingleBar } from 'cli-progress';
-import type { PullProgress } from '../client/index.ts';
+import type { PullProgress, PushProgress } from '../client/index.ts';
 import type { Output } from './context.ts';
 import { formatBytes, shortDigest } from './format.ts';
 
 export interface ProgressView extends Disposable {
-  update(progress: PullProgress): void;
+  update(progress: PullProgress | PushProgress): void;
 }
 
 const barsMax = 100;
@@ -47,9 +47,10 @@ function bars(output: Output): ProgressView {
 
 function lines(output: Output): ProgressView {
   const told = new Set<string>();
+  const onTheWay: ReadonlySet<string> = new Set(['waiting', 'downloading', 'extracting', 'uploading']);
   return {
     update({ digest, kind, status, totalBytes }) {
-      if (status === 'waiting' || status === 'downloading' || status === 'extracting') return;
+      if (onTheWay.has(status)) return;
       const line = `${kind} ${shortDigest(digest)}: ${status} (${formatBytes(totalBytes)})`;
       if (told.has(line)) return;
       told.add(line);

@@ -18,6 +18,7 @@ import {
 } from '../client/index.ts';
 import type { Context, Host, Run } from './context.ts';
 import { findImage, pullImage, type RegistryFlags, snapshotterOf } from './images.ts';
+import { collect } from './labels.ts';
 import { attach } from './terminal.ts';
 
 interface RunFlags extends RegistryFlags {
@@ -42,10 +43,6 @@ interface RunFlags extends RegistryFlags {
 
 /** Label under which the exit status of a container that has no task any more is kept. */
 export const exitStatusLabel = 'troupe/exit-status';
-
-export function collect(value: string, before: string[] | undefined): string[] {
-  return [...(before ?? []), value];
-}
 
 export function addRunCommand(program: Command, run: Run): void {
   program

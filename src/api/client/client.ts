@@ -27,6 +27,7 @@ import { type ImageStatus, imagePlatforms, imageSizeBytes, imageStatus } from '.
 import { type IoFactory, type Mkfifo, mkfifoProgram, type StreamIoOptions, streamIo } from './io.ts';
 import { type Leases, leasesClient } from './leases.ts';
 import { type PullOptions, pullContent } from './pull.ts';
+import type { PushOptions } from './push.ts';
 import { type Snapshots, snapshotsClient } from './snapshots.ts';
 import type { CallOptions } from './stub.ts';
 import { canTransfer, pullByTransfer } from './transfer-pull.ts';
@@ -46,6 +47,11 @@ export interface ClientOptions {
 export interface ClientPullOptions extends PullOptions {
   platform?: string;
   snapshotter?: string;
+}
+
+export interface ClientPushOptions extends Omit<PushOptions, 'platforms'> {
+  /** `os[/arch[/variant]]` */
+  platforms?: readonly string[];
 }
 
 /** What `containers.create` needs, with the namespace's defaults for snapshotter and runtime. */
@@ -71,6 +77,8 @@ export interface Client extends Disposable {
   plugins(filters?: readonly string[], options?: CallOptions): Promise<Plugin[]>;
   /** Fetches an image from its registry, unpacks it and names it. */
   pull(name: string, options?: ClientPullOptions): Promise<Image>;
+  /** Sends an image to a registry, whatever is missing there. */
+  push(reference: string, options?: ClientPushOptions): Promise<void>;
   /** Brings the images of an archive (OCI layout or docker, compressed or not) into the store, and unpacks them. */
   importImages(archive: AsyncIterable<Uint8Array>, options?: ImportImagesOptions): Promise<Image[]>;
   /** The bytes of an archive of images, which OCI and docker tools read. */
@@ -157,6 +165,14 @@ export function createClient(options: ClientOptions = {}): Client {
       const { labels } = pull;
       const put = imagesClient(services, wanted).put(name, target, { signal, lease: lease.id, labels });
       return await put;
+    },
+    async push(reference, wanted = {}) {
+      const { signal, source = reference, platforms = [] } = wanted;
+      const { pushImage } = await import('./push.ts');
+      const image = await images.get(source, { signal });
+      await using lease = await leases.acquire({ signal });
+      const parsed = platforms.map((text) => parsePlatform(text, host));
+      await pushImage(services, reference, image, { ...wanted, platforms: parsed, lease: lease.id });
     },
     async importImages(archive, wanted = {}) {
       const { signal, platform } = wanted;

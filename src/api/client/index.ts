@@ -11,6 +11,7 @@ export {
   type Client,
   type ClientOptions,
   type ClientPullOptions,
+  type ClientPushOptions,
   createClient,
   type NewContainer,
   namespaceDefault,
@@ -22,6 +23,7 @@ export type { ImageStatus } from './image-status.ts';
 export { type IoFactory, logUriIo, type Mkfifo, nullIo, type StreamIoOptions } from './io.ts';
 export type { Lease } from './leases.ts';
 export type { PullProgress } from './pull.ts';
+export type { PushProgress } from './push.ts';
 export { mergeEnv, type OciMount, type OciProcess, type OciSpec, type SpecOptions } from './spec.ts';
 export type { CallOptions } from './stub.ts';
 export { type ExitStatus, type Process, sigkill, type Task } from './task.ts';

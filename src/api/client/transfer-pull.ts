@@ -14,6 +14,7 @@ import { credentialsStream, progressStream } from './streams.ts';
 const statusOf: Readonly<Record<string, PullProgress['status']>> = {
   waiting: 'waiting',
   downloading: 'downloading',
+  uploading: 'downloading',
   complete: 'downloaded',
   'already exists': 'exists',
   extracting: 'extracting',
@@ -68,18 +69,20 @@ export async function pullByTransfer(
     );
     return true;
   } catch (error) {
-    if (
-      codeOf(error) === 'unimplemented' &&
-      /unknown (service|method)|Method not found/i.test(String(error))
-    ) {
-      return false;
-    }
+    if (isWithoutTransfers(error)) return false;
     throw error;
   }
 }
 
+/** Whether the daemon is of a release before there were transfers. */
+export function isWithoutTransfers(error: unknown): boolean {
+  return (
+    codeOf(error) === 'unimplemented' && /unknown (service|method)|Method not found/i.test(String(error))
+  );
+}
+
 /** The daemon samples: steps that were too short for that are told when it is known that they are over. */
-function teller(onProgress: (one: PullProgress) => void): (progress: Progress) => void {
+export function teller(onProgress: (one: PullProgress) => void): (progress: Progress) => void {
   const fetched = new Set<string>();
   return ({ event, desc, progress, total }) => {
     const status = Object.hasOwn(statusOf, event) ? statusOf[event] : undefined;

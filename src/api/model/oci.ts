@@ -38,6 +38,14 @@ export function blobKind(type: string): BlobKind {
   return 'unknown';
 }
 
+/** Layers that their owner allows nobody to hand on (OCI image spec, layer.md; docker's foreign layers). */
+export function isNonDistributable(type: string): boolean {
+  return (
+    type.startsWith('application/vnd.oci.image.layer.nondistributable.') ||
+    type.startsWith('application/vnd.docker.image.rootfs.foreign.')
+  );
+}
+
 /** A descriptor as a document links to it: the record's fields and what only the link carries. */
 export interface LinkedDescriptor extends Descriptor {
   digest: Digest;

@@ -6,7 +6,12 @@ import { digestAlgorithm, digestHex } from '../../../api/model/ids.ts';
 import { ranked, walkImage } from '../../../api/model/image-tree.ts';
 import { annotation } from '../../../api/model/import-names.ts';
 import { label } from '../../../api/model/labels.ts';
-import { blobKind, type LinkedDescriptor, parseManifest } from '../../../api/model/oci.ts';
+import {
+  blobKind,
+  isNonDistributable,
+  type LinkedDescriptor,
+  parseManifest,
+} from '../../../api/model/oci.ts';
 import type { ImageContent } from '../../../api/model/ports/image-content.ts';
 import type { ExportOptions, NamedImage } from '../../../api/model/ports/image-engine.ts';
 import { familiarReference, normalizeReference } from '../../registry/reference.ts';
@@ -218,14 +223,6 @@ class Planner {
 
 function blobPath({ digest }: LinkedDescriptor): string {
   return `blobs/${digestAlgorithm(digest)}/${digestHex(digest)}`;
-}
-
-/** Layers that their owner allows nobody to hand on (OCI image spec, layer.md; docker's foreign layers). */
-export function isNonDistributable(mediaType: string): boolean {
-  return (
-    mediaType.startsWith('application/vnd.oci.image.layer.nondistributable.') ||
-    mediaType.startsWith('application/vnd.docker.image.rootfs.foreign.')
-  );
 }
 
 async function* writeEntry(content: ImageContent, entry: Entry): AsyncGenerator<Uint8Array, void, undefined> {

@@ -3,7 +3,9 @@ import { arch, platform as os } from 'node:os';
 import type { BoundService } from '../api/grpc/bind.ts';
 import { createGrpcServer } from '../api/grpc/server.ts';
 import { systemClock } from '../api/model/time.ts';
+import { Namespace } from '../api/proto/gen/services/namespaces/v1/namespace.ts';
 import { Platform } from '../api/proto/gen/types/platform.ts';
+import { timeoutMsOf } from '../io/config/timeouts.ts';
 import { realClock } from '../supervisor/clock.ts';
 import { PluginGraph } from '../supervisor/plugin.ts';
 import { poolChild } from '../supervisor/pool.ts';
@@ -11,7 +13,7 @@ import { Supervisor } from '../supervisor/supervisor.ts';
 import { ActorSystem } from '../supervisor/system.ts';
 import { moduleUrl } from '../supervisor/thread.ts';
 import type { ExitReason } from '../supervisor/types.ts';
-import { contentPlugin, eventPlugin, metadataPlugin } from './plugins/core.ts';
+import { contentPlugin, eventPlugin, type Metadata, metadataPlugin } from './plugins/core.ts';
 import { differPlugin } from './plugins/differ.ts';
 import { gcPlugin } from './plugins/gc.ts';
 import { mountsPlugin } from './plugins/mounts.ts';
@@ -20,6 +22,7 @@ import { restartPlugin } from './plugins/restart.ts';
 import { sandboxPlugins } from './plugins/sandboxes.ts';
 import { servicePlugins } from './plugins/services.ts';
 import { snapshotterPlugins } from './plugins/snapshotters.ts';
+import type { TaskRuntime } from './plugins/tasks.ts';
 import { taskPlugin } from './plugins/tasks.ts';
 import { streamingPlugin, transferPlugin } from './plugins/transfer.ts';
 import { type Daemon, type Jobs, pluginType } from './plugins/types.ts';
@@ -100,8 +103,9 @@ export async function startTree(
       log[level](`plugin ${type} ${id} is not available: ${error?.message}`);
     } else if (type === pluginType.grpc) services.push(plugins.instance(type, id));
   }
+  const metrics = await metricsFor(daemon, services);
   const grpc = createGrpcServer({
-    services,
+    services: metrics.services,
     receiveBytesMax: config.grpc.maxRecvMessageBytes,
     sendBytesMax: config.grpc.maxSendMessageBytes,
     onUnexpected: (error, path) => log.error(`${path} failed unexpectedly`, { error }),
@@ -112,8 +116,35 @@ export async function startTree(
     exited: root.exited,
     async stop(drainMs) {
       await grpc.close(drainMs);
+      await metrics.close();
       await plugins.close();
       await root.stop({ kind: 'shutdown' });
     },
   };
+}
+
+/** With an address for metrics in the configuration: the services, counted, and the server of the figures. */
+async function metricsFor(
+  { config, log, plugins, system, version }: Daemon,
+  services: readonly BoundService[],
+): Promise<{ services: readonly BoundService[]; close(): Promise<void> }> {
+  const { address } = config.metrics;
+  if (address === '') return { services, close: async () => undefined };
+  const [{ CallCounters }, { startMetrics }] = await Promise.all([
+    import('./metrics/calls.ts'),
+    import('./metrics/server.ts'),
+  ]);
+  const calls = new CallCounters();
+  const { reader } = plugins.instance<Metadata>(pluginType.metadata, 'bolt');
+  const server = await startMetrics({
+    address,
+    system,
+    calls,
+    tasks: plugins.instance<TaskRuntime>(pluginType.runtime, 'task').tasks,
+    namespaces: () => reader.namespaces().map((bytes) => Namespace.decode(bytes).name),
+    statsTimeoutMs: timeoutMsOf(config.timeouts, 'metrics.shimstats'),
+    version: version.version,
+    log,
+  });
+  return { services: calls.wrap(services), close: async () => await server[Symbol.asyncDispose]() };
 }

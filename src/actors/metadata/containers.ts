@@ -1,4 +1,5 @@
 // Container records: what to run. The client's encoded message is the record.
+import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { parseContainerId } from '../../api/model/ids.ts';
@@ -12,10 +13,10 @@ import { keyOf, type MetadataStoreReader, page, type RecordPage, rangeOf, values
 import type { WriteTxn } from './txn.ts';
 
 export interface ContainersProtocol {
-  /** `container` is an encoded Container; so is the reply, as stored. */
-  'containers.create': { request: { namespace: string; container: Uint8Array }; reply: Uint8Array };
+  /** `container` is the caller's no longer; the reply is the encoded Container as stored. */
+  'containers.create': { request: { namespace: string; container: Container }; reply: Uint8Array };
   'containers.update': {
-    request: { namespace: string; container: Uint8Array; mask: string[] };
+    request: { namespace: string; container: Container; mask: string[] };
     reply: Uint8Array;
   };
   'containers.delete': { request: { namespace: string; id: string }; reply: void };
@@ -47,13 +48,13 @@ export const containerOps = {
     txn: WriteTxn,
     request: ContainersProtocol['containers.create']['request'],
   ): Uint8Array {
-    const container = Container.decode(request.container);
+    const { container } = request;
     check(container);
     const key = keyOf(request.namespace, container.id);
     if (txn.get('containers', key) !== undefined) throw fail('already-exists', `container "${container.id}"`);
     container.labels = dropEmpty(container.labels);
     container.createdAt = container.updatedAt = timestampOfNs(txn.nowNs());
-    const record = Container.encode(container).finish();
+    const record = encodeMessage(Container, container);
     touchNamespace(txn, request.namespace);
     txn.put('containers', key, record);
     const event = ContainerCreate.create({
@@ -65,7 +66,7 @@ export const containerOps = {
       request.namespace,
       '/containers/create',
       'containerd.events.ContainerCreate',
-      ContainerCreate.encode(event).finish(),
+      encodeMessage(ContainerCreate, event),
     );
     return record;
   },
@@ -74,8 +75,7 @@ export const containerOps = {
     txn: WriteTxn,
     request: ContainersProtocol['containers.update']['request'],
   ): Uint8Array {
-    const { namespace, mask } = request;
-    const supplied = Container.decode(request.container);
+    const { namespace, mask, container: supplied } = request;
     if (supplied.id === '') throw fail('invalid-argument', 'a container id is required');
     const stored = mustGet(txn, namespace, supplied.id);
     if (mask.length === 0) replaceAll(stored, supplied);
@@ -88,14 +88,14 @@ export const containerOps = {
     const createdNs = stored.createdAt === undefined ? 0n : nsOfTimestamp(stored.createdAt);
     const nowNs = txn.nowNs();
     stored.updatedAt = timestampOfNs(nowNs > createdNs ? nowNs : createdNs + 1n);
-    const record = Container.encode(stored).finish();
+    const record = encodeMessage(Container, stored);
     txn.put('containers', keyOf(namespace, stored.id), record);
     const { id, image, labels, snapshotKey } = stored;
     txn.emit(
       namespace,
       '/containers/update',
       'containerd.events.ContainerUpdate',
-      ContainerUpdate.encode({ id, image, labels, snapshotKey }).finish(),
+      encodeMessage(ContainerUpdate, { id, image, labels, snapshotKey }),
     );
     return record;
   },
@@ -110,7 +110,7 @@ export const containerOps = {
       namespace,
       '/containers/delete',
       'containerd.events.ContainerDelete',
-      ContainerDelete.encode({ id }).finish(),
+      encodeMessage(ContainerDelete, { id }),
     );
   },
 };

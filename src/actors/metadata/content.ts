@@ -1,4 +1,5 @@
 // Content records and ingest records: which namespace knows which blob, and what is on its way in.
+import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { type Digest, parseDigest } from '../../api/model/ids.ts';
@@ -93,7 +94,7 @@ export const contentOps = {
     const lastNs = stored.updatedAt === undefined ? 0n : nsOfTimestamp(stored.updatedAt);
     const nowNs = txn.nowNs();
     stored.updatedAt = timestampOfNs(nowNs > lastNs ? nowNs : lastNs + 1n);
-    const record = Info.encode(stored).finish();
+    const record = encodeMessage(Info, stored);
     txn.put('content', keyOf(namespace, supplied.digest), record);
     return record;
   },
@@ -102,7 +103,7 @@ export const contentOps = {
     mustHave(txn, namespace, digest);
     leaseRemove(txn, namespace, lease, { type: 'content', id: digest });
     dropContent(txn, namespace, digest);
-    const event = ContentDelete.encode({ digest }).finish();
+    const event = encodeMessage(ContentDelete, { digest });
     txn.emit(namespace, '/content/delete', 'containerd.events.ContentDelete', event);
   },
 
@@ -134,9 +135,9 @@ export const contentOps = {
     const size = BigInt(sizeBytes);
     const nowNs = timestampOfNs(txn.nowNs());
     const info: Info = { digest, size, createdAt: nowNs, updatedAt: nowNs, labels: dropEmpty(labels) };
-    txn.put('content', key, Info.encode(info).finish());
+    txn.put('content', key, encodeMessage(Info, info));
     if (request.unsettled !== undefined) txn.put('blobs', keyOf(digest), request.unsettled);
-    const event = ContentCreate.encode({ digest, size }).finish();
+    const event = encodeMessage(ContentCreate, { digest, size });
     txn.emit(namespace, '/content/create', 'containerd.events.ContentCreate', event);
     return { existed: false };
   },

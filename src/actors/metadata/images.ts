@@ -1,4 +1,5 @@
 // Image records: names for content.
+import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { parseDigest } from '../../api/model/ids.ts';
@@ -87,7 +88,7 @@ export const imageOps = {
     image.createdAt = image.updatedAt = epoch ?? timestampOfNs(txn.nowNs());
     touchNamespace(txn, namespace);
     leaseIfExpiring(txn, namespace, lease, image);
-    const record = Image.encode(image).finish();
+    const record = encodeMessage(Image, image);
     txn.put('images', key, record);
     emit(txn, namespace, 'create', image);
     return record;
@@ -110,7 +111,7 @@ export const imageOps = {
     const nowNs = txn.nowNs();
     stored.updatedAt = epoch ?? timestampOfNs(nowNs > createdNs ? nowNs : createdNs + 1n);
     leaseIfExpiring(txn, namespace, lease, stored);
-    const record = Image.encode(stored).finish();
+    const record = encodeMessage(Image, stored);
     txn.put('images', key, record);
     emit(txn, namespace, 'update', stored);
     return record;
@@ -130,7 +131,7 @@ export const imageOps = {
       namespace,
       '/images/delete',
       'containerd.services.images.v1.ImageDelete',
-      ImageDelete.encode({ name }).finish(),
+      encodeMessage(ImageDelete, { name }),
     );
   },
 };

@@ -1,5 +1,6 @@
 // Leases: they keep what they name from being collected until they expire or are deleted.
 import { randomBytes } from 'node:crypto';
+import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { parseDigest } from '../../api/model/ids.ts';
 import { dropEmpty } from '../../api/model/labels.ts';
@@ -86,7 +87,7 @@ export const leaseOps = {
     touchNamespace(txn, request.namespace);
     const lease = Lease.create({ id, createdAt: timestampOfNs(nowNs) });
     lease.labels = dropEmpty(request.labels);
-    const record = Lease.encode(lease).finish();
+    const record = encodeMessage(Lease, lease);
     txn.put('leases', key, record);
     return record;
   },

@@ -1,4 +1,5 @@
 // Namespaces: records with labels; they appear with the first object in them and go only when deleted.
+import { encodeMessage } from '../../api/model/encode.ts';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { parseNamespace } from '../../api/model/ids.ts';
@@ -29,7 +30,7 @@ export function touchNamespace(txn: WriteTxn, name: string): void {
   const key = keyOf(name);
   if (txn.get('namespaces', key) === undefined) {
     checkUsable(name);
-    txn.put('namespaces', key, Namespace.encode(Namespace.create({ name })).finish());
+    txn.put('namespaces', key, encodeMessage(Namespace, Namespace.create({ name })));
   }
 }
 
@@ -44,8 +45,8 @@ export const namespaceOps = {
     checkUsable(name);
     checkLabels(labels);
     if (txn.get('namespaces', keyOf(name)) !== undefined) throw fail('already-exists', `namespace "${name}"`);
-    txn.put('namespaces', keyOf(name), Namespace.encode({ name, labels: dropEmpty(labels) }).finish());
-    emit(txn, name, 'create', NamespaceCreate.encode({ name, labels }).finish());
+    txn.put('namespaces', keyOf(name), encodeMessage(Namespace, { name, labels: dropEmpty(labels) }));
+    emit(txn, name, 'create', encodeMessage(NamespaceCreate, { name, labels }));
   },
 
   'namespaces.update'(txn: WriteTxn, request: NamespacesProtocol['namespaces.update']['request']) {
@@ -60,8 +61,8 @@ export const namespaceOps = {
       mergeLabel(namespace.labels, labels, key);
     }
     checkUpdatedLabels(namespace.labels);
-    txn.put('namespaces', keyOf(name), Namespace.encode(namespace).finish());
-    emit(txn, name, 'update', NamespaceUpdate.encode({ name, labels }).finish());
+    txn.put('namespaces', keyOf(name), encodeMessage(Namespace, namespace));
+    emit(txn, name, 'update', encodeMessage(NamespaceUpdate, { name, labels }));
   },
 
   'namespaces.delete'(txn: WriteTxn, { name }: NamespacesProtocol['namespaces.delete']['request']) {
@@ -78,7 +79,7 @@ export const namespaceOps = {
       for (const { key } of txn.range(table, rangeOf(name))) txn.delete(table, key);
     }
     txn.delete('namespaces', keyOf(name));
-    emit(txn, name, 'delete', NamespaceDelete.encode({ name }).finish());
+    emit(txn, name, 'delete', encodeMessage(NamespaceDelete, { name }));
   },
 };
 

@@ -1,4 +1,5 @@
 // The sandbox store: records of environments that several tasks can share.
+import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { parseSandboxId } from '../../api/model/ids.ts';
@@ -30,7 +31,7 @@ export const sandboxOps = {
     sandbox.labels = dropEmpty(sandbox.labels);
     sandbox.createdAt = sandbox.updatedAt = timestampOfNs(txn.nowNs());
     touchNamespace(txn, request.namespace);
-    const record = Sandbox.encode(sandbox).finish();
+    const record = encodeMessage(Sandbox, sandbox);
     txn.put('sandboxes', key, record);
     return record;
   },
@@ -65,7 +66,7 @@ export const sandboxOps = {
     const createdNs = stored.createdAt === undefined ? 0n : nsOfTimestamp(stored.createdAt);
     const nowNs = txn.nowNs();
     stored.updatedAt = timestampOfNs(nowNs > createdNs ? nowNs : createdNs + 1n);
-    const record = Sandbox.encode(stored).finish();
+    const record = encodeMessage(Sandbox, stored);
     txn.put('sandboxes', key, record);
     return record;
   },

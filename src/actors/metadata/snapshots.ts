@@ -1,5 +1,6 @@
 // Snapshot records of the metadata store: what is called how, lies on what, and takes how much. The data itself is
 // made before, and removed after, by the snapshot actor, which alone calls these operations.
+import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { checkLabels, dropEmpty, label } from '../../api/model/labels.ts';
@@ -135,7 +136,7 @@ export const snapshotOps = {
     put(txn, namespace, snapshotter, { id, parents: chainOn(below), usage }, info);
     txn.put('snapshot_children', childKey(snapshotter, below?.id ?? 0, id), nothing);
     if (kind === 'active') {
-      const event = SnapshotPrepare.encode({ key, parent, snapshotter }).finish();
+      const event = encodeMessage(SnapshotPrepare, { key, parent, snapshotter });
       txn.emit(namespace, '/snapshot/prepare', 'containerd.events.SnapshotPrepare', event);
     }
     return { outcome: 'created' };
@@ -179,7 +180,7 @@ export const snapshotOps = {
     leaseForget(txn, namespace, lease, snapshotter, key);
     txn.delete('snapshots', keyOf(namespace, snapshotter, key));
     put(txn, namespace, snapshotter, { id: active.id, parents, usage }, info);
-    const event = SnapshotCommit.encode({ key, name, snapshotter }).finish();
+    const event = encodeMessage(SnapshotCommit, { key, name, snapshotter });
     txn.emit(namespace, '/snapshot/commit', 'containerd.events.SnapshotCommit', event);
     return { outcome: 'committed' };
   },
@@ -231,7 +232,7 @@ export function dropSnapshot(
   if (record.id > readNumber(txn, highestKey(snapshotter))) {
     writeNumber(txn, highestKey(snapshotter), record.id);
   }
-  const event = SnapshotRemove.encode({ key, snapshotter }).finish();
+  const event = encodeMessage(SnapshotRemove, { key, snapshotter });
   txn.emit(namespace, '/snapshot/remove', 'containerd.events.SnapshotRemove', event);
 }
 
@@ -279,7 +280,7 @@ function put(
   { id, parents, usage }: Pick<SnapshotRecord, 'id' | 'parents' | 'usage'>,
   info: Info,
 ): Uint8Array {
-  const encoded = Info.encode(info).finish();
+  const encoded = encodeMessage(Info, info);
   const record = encodeSnapshot({ id, kind: info.kind, parents, usage, info: encoded });
   txn.put('snapshots', keyOf(namespace, snapshotter, info.name), record);
   return encoded;

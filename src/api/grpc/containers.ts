@@ -62,12 +62,12 @@ export function containersService({ metadata, reader }: MetadataDeps): BoundServ
     },
 
     async create(request, { namespace }) {
-      const container = Container.encode(given(request.container)).finish();
+      const container = given(request.container);
       return inFieldOne(await metadata.call('containers.create', { namespace, container }));
     },
 
     async update(request, { namespace }) {
-      const container = Container.encode(given(request.container)).finish();
+      const container = given(request.container);
       const mask = request.updateMask ?? [];
       return inFieldOne(await metadata.call('containers.update', { namespace, container, mask }));
     },

@@ -1,12 +1,13 @@
 // Stored records to the wire as they are: the bytes of a message become a field of the response without decoding.
-import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import type { Filter } from '../model/filter.ts';
 import { type FieldPlaces, recordFields } from '../model/wire-fields.ts';
 import { Encoded } from './bind.ts';
 
 /** A response whose field 1 is the message with these bytes. */
 export function inFieldOne(record: Uint8Array): Encoded {
-  return new Encoded(new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(record).finish());
+  const out = Buffer.allocUnsafe(1 + varintLength(record.length) + record.length);
+  putInFieldOne(out, 0, record);
+  return new Encoded(out);
 }
 
 /** A response whose repeated field 1 holds the messages with these bytes, in order. */
@@ -15,18 +16,21 @@ export function listInFieldOne(records: readonly Uint8Array[]): Encoded {
   for (const record of records) length += 1 + varintLength(record.length) + record.length;
   const out = Buffer.allocUnsafe(length);
   let at = 0;
-  for (const record of records) {
-    out[at++] = 0x0a;
-    let rest = record.length;
-    while (rest > 0x7f) {
-      out[at++] = (rest & 0x7f) | 0x80;
-      rest >>>= 7;
-    }
-    out[at++] = rest;
-    out.set(record, at);
-    at += record.length;
-  }
+  for (const record of records) at = putInFieldOne(out, at, record);
   return new Encoded(out);
+}
+
+function putInFieldOne(out: Buffer, offset: number, record: Uint8Array): number {
+  let at = offset;
+  out[at++] = 0x0a;
+  let rest = record.length;
+  while (rest > 0x7f) {
+    out[at++] = (rest & 0x7f) | 0x80;
+    rest >>>= 7;
+  }
+  out[at++] = rest;
+  out.set(record, at);
+  return at + record.length;
 }
 
 function varintLength(value: number): number {

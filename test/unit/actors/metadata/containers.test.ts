@@ -18,8 +18,6 @@ function container(fields: Partial<Container> = {}): Container {
   });
 }
 
-const encode = (c: Container) => Container.encode(c).finish();
-
 test('a container is stored as sent, with the stamps of the server', async () => {
   await using h = await startMetadata();
   const sent = container({
@@ -29,7 +27,7 @@ test('a container is stored as sent, with the stamps of the server', async () =>
     ]),
     createdAt: { seconds: 1n, nanos: 0 },
   });
-  const reply = await h.metadata.call('containers.create', { namespace, container: encode(sent) });
+  const reply = await h.metadata.call('containers.create', { namespace, container: sent });
   const bytes = h.reader.container(namespace, 'web') as Uint8Array;
   assert.deepEqual([...bytes], [...reply]);
   const stored = Container.decode(bytes);
@@ -44,7 +42,7 @@ test('a container is stored as sent, with the stamps of the server', async () =>
 
 test('what a container must have', async () => {
   await using h = await startMetadata();
-  const create = (c: Container) => h.metadata.call('containers.create', { namespace, container: encode(c) });
+  const create = (c: Container) => h.metadata.call('containers.create', { namespace, container: c });
   await assert.rejects(create(container({ id: '' })), { code: 'invalid-argument' });
   await assert.rejects(create(container({ id: 'a//b' })), { code: 'invalid-argument' });
   await assert.rejects(create(container({ runtime: undefined })), { code: 'invalid-argument' });
@@ -63,7 +61,7 @@ test('what a container must have', async () => {
 test('a refused request leaves its neighbours in the batch alone', async () => {
   await using h = await startMetadata();
   const create = (id: string) =>
-    h.metadata.call('containers.create', { namespace, container: encode(container({ id })) });
+    h.metadata.call('containers.create', { namespace, container: container({ id }) });
   const results = await Promise.allSettled([create('a'), create('a'), create('-'), create('b')]);
   assert.deepEqual(
     results.map((r) => r.status),
@@ -81,11 +79,11 @@ test('updates follow the mask, and immutable fields stay', async () => {
   ]);
   await h.metadata.call('containers.create', {
     namespace,
-    container: encode(container({ labels, image: 'i' })),
+    container: container({ labels, image: 'i' }),
   });
   const update = (c: Container, ...mask: string[]) =>
     h.metadata
-      .call('containers.update', { namespace, container: encode(c), mask })
+      .call('containers.update', { namespace, container: c, mask })
       .then((bytes) => Container.decode(bytes));
 
   const changed = await update(
@@ -124,18 +122,16 @@ test('extensions merge', async () => {
   const extension = (n: number) => Any.create({ typeUrl: 't', value: Uint8Array.of(n) });
   await h.metadata.call('containers.create', {
     namespace,
-    container: encode(
-      container({
-        extensions: new Map([
-          ['a', extension(1)],
-          ['b', extension(2)],
-        ]),
-      }),
-    ),
+    container: container({
+      extensions: new Map([
+        ['a', extension(1)],
+        ['b', extension(2)],
+      ]),
+    }),
   });
   const reply = await h.metadata.call('containers.update', {
     namespace,
-    container: encode(container({ extensions: new Map([['b', extension(3)]]) })),
+    container: container({ extensions: new Map([['b', extension(3)]]) }),
     mask: ['extensions', 'extensions.c'],
   });
   const { extensions } = Container.decode(reply);
@@ -151,12 +147,12 @@ test('extensions merge', async () => {
 
 test('deletion, reuse, and survival of a restart', async () => {
   await using h = await startMetadata();
-  await h.metadata.call('containers.create', { namespace, container: encode(container()) });
+  await h.metadata.call('containers.create', { namespace, container: container() });
   await h.reopen();
   assert.ok(h.reader.container(namespace, 'web'));
   await h.metadata.call('containers.delete', { namespace, id: 'web' });
   assert.equal(h.reader.container(namespace, 'web'), undefined);
   await assert.rejects(h.metadata.call('containers.delete', { namespace, id: 'web' }), { code: 'not-found' });
-  await h.metadata.call('containers.create', { namespace, container: encode(container()) });
+  await h.metadata.call('containers.create', { namespace, container: container() });
   assert.equal(h.reader.containers('other').length, 0);
 });

@@ -38,7 +38,7 @@ test('events of mutations and published ones share one sequence, which a restart
   const container = Container.create({ id: 'c', runtime: { name: 'r' } });
   await harness.metadata.call('containers.create', {
     namespace: 'ns',
-    container: Container.encode(container).finish(),
+    container,
   });
   await publish(harness, '/one');
   assert.deepEqual(logged(harness), ['1 /containers/create', '2 /one']);

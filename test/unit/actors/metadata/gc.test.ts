@@ -80,7 +80,7 @@ function helpers(h: MetadataHarness) {
       });
       return h.metadata.call('containers.create', {
         namespace,
-        container: Container.encode(container).finish(),
+        container,
       });
     },
     garbage: () => h.view((txn) => mark(txn, BigInt(Date.now()) * 1_000_000n).garbage),

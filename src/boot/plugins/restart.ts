@@ -55,7 +55,7 @@ export function restartPlugin({ config, root, system, log }: Daemon): Registrati
         },
         async saveCount({ namespace, id }, count) {
           const labels = new Map([[restartLabels.count, String(count)]]);
-          const container = Container.encode(Container.fromPartial({ id, labels })).finish();
+          const container = Container.fromPartial({ id, labels });
           const mask = [`labels.${restartLabels.count}`];
           await metadata.call('containers.update', { namespace, container, mask });
         },

@@ -4,7 +4,7 @@ import type { RecordPage } from '../../actors/metadata/protocol.ts';
 import { fail } from '../model/errors.ts';
 import { compileStoreFilters, type Filter } from '../model/filter.ts';
 import type { FieldPlaces } from '../model/wire-fields.ts';
-import { Container, ContainersDefinition } from '../proto/gen/services/containers/v1/containers.ts';
+import { type Container, ContainersDefinition } from '../proto/gen/services/containers/v1/containers.ts';
 import { type BoundService, bindService, type Encoded } from './bind.ts';
 import type { MetadataDeps } from './deps.ts';
 import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';

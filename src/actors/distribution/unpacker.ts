@@ -23,6 +23,8 @@ interface Extraction {
   readonly key: string;
   readonly mounts: readonly Mount[];
   readonly labels: Map<string, string>;
+  /** Filled without the layers below it. */
+  readonly isAlone: boolean;
 }
 
 /** Leaves a committed snapshot for each layer. What was committed when it fails stays: it was verified. */
@@ -113,14 +115,25 @@ async function extract(
   const { namespace, lease } = work;
   const layer = stack.layers[i]!;
   const diffId = stack.diffIds[i]!;
-  const { key, labels } = extraction;
+  const { labels } = extraction;
+  let { key } = extraction;
   try {
     work.tell(layer, 'waiting', 0);
-    const brought = await bringLayer(work, layer, { mounts: extraction.mounts, diffId });
+    let brought = await bringLayer(work, layer, { mounts: extraction.mounts, diffId });
     checkApplied(work, layer, brought, diffId);
     work.tell(layer, 'extracting', Number(layer.size));
     await below;
     work.signal.throwIfAborted();
+    if (extraction.isAlone && i > 0 && brought.applied!.parentsMade > 0) {
+      // A directory that the layer leaves out has to look as it does below, which only now is there to be seen.
+      await brought.kept;
+      await remove(work, snapshotter, key);
+      const again = await prepare(work, place, false);
+      if (again === undefined) return;
+      ({ key } = again);
+      brought = await bringLayer(work, layer, { mounts: again.mounts, diffId });
+      checkApplied(work, layer, brought, diffId);
+    }
     const request = { namespace, lease, key, name: chain[i]!, parent: chain[i - 1] ?? '', labels };
     try {
       await snapshotter.actor.call('commit', request, { signal: work.signal, deadlineMs: longMs });
@@ -158,7 +171,7 @@ async function prepare(work: Work, place: Place, rebase: boolean): Promise<Extra
     const request = { namespace, lease, key, kind: 'active' as const, parent, labels };
     try {
       const { mounts } = await snapshotter.actor.call('prepare', request, { signal, deadlineMs: longMs });
-      return { key, mounts: rebase && i > 0 ? mounts.map(asUpper) : mounts, labels };
+      return { key, mounts: rebase && i > 0 ? mounts.map(asUpper) : mounts, labels, isAlone: rebase };
     } catch (error) {
       if (codeOf(error) !== 'already-exists') throw error;
       if (deps.reader.snapshot(namespace, snapshotter.name, chainId) !== undefined) return undefined;

@@ -35,6 +35,8 @@ export interface PullOptions {
   insecureTls?: boolean;
   auth?: Credentials | CredentialsSource;
   hosts?: Hosts;
+  /** A directory of hosts.toml files. */
+  hostsDirectory?: string;
   /** In place of a registry made from the options above. */
   registry?: Registry;
   onProgress?: (progress: PullProgress) => void;
@@ -67,6 +69,7 @@ export async function pullContent(
       ? createRegistry({
           hosts:
             options.hosts ??
+            (await hostsOf(name, options)) ??
             defaultHosts({
               plainHttp: options.plainHttp ?? false,
               insecureTls: options.insecureTls ?? false,
@@ -114,6 +117,17 @@ export async function pullContent(
     stop.abort();
     await made?.[Symbol.asyncDispose]();
   }
+}
+
+async function hostsOf(name: string, options: PullOptions): Promise<Hosts | undefined> {
+  const { hostsDirectory } = options;
+  if (hostsDirectory === undefined) return undefined;
+  const { hostsIn } = await import('../../io/registry/hosts-toml.ts');
+  return hostsIn(hostsDirectory, {
+    reference: name,
+    defaultScheme: options.plainHttp === true ? 'http' : undefined,
+    insecureTls: options.insecureTls,
+  });
 }
 
 interface Fetcher {

@@ -49,6 +49,7 @@ export async function pullByTransfer(
             reference: name,
             resolver: {
               authStream: creds?.id ?? '',
+              hostDir: options.hostsDirectory ?? '',
               defaultScheme: options.plainHttp === true ? 'http' : '',
             },
           }),

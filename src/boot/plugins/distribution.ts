@@ -6,6 +6,7 @@ import type { Differ } from '../../api/model/ports/differ.ts';
 import type { Snapshotter } from '../../api/model/ports/snapshotter.ts';
 import { pooledLayerFetcher } from '../../io/jobs/layer-fetcher.ts';
 import { registryOpener } from '../../io/registry/connection.ts';
+import { hostsIn } from '../../io/registry/hosts-toml.ts';
 import { createTransport } from '../../io/registry/transport.ts';
 import type { PluginInit } from '../../supervisor/plugin.ts';
 import { poolChild } from '../../supervisor/pool.ts';
@@ -44,6 +45,7 @@ export async function distributionOf(daemon: Daemon, context: PluginInit): Promi
       limits: layerLimits(config),
     }),
     openRegistry: registryOpener({
+      hostsIn,
       transport: createTransport(),
       userAgent: `containerd/${version.version}`,
     }),

@@ -3,9 +3,12 @@ import { StreamDirectory } from '../../actors/streaming/directory.ts';
 import type { Streams } from '../../actors/streaming/protocol.ts';
 import { TransferDirectory } from '../../actors/transfer/directory.ts';
 import type { UnpackChoice } from '../../actors/transfer/unpack.ts';
+import type { VerifyImage } from '../../actors/transfer/work.ts';
+import { parseDurationNs } from '../../api/model/duration.ts';
 import { fail } from '../../api/model/errors.ts';
 import { imageEngine } from '../../io/archive/image/engine.ts';
 import { type TransferConfig, transferConfig } from '../../io/config/transfer.ts';
+import { verifyImage } from '../../io/images/verifiers.ts';
 import type { Metadata } from './core.ts';
 import { distributionOf } from './distribution.ts';
 import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
@@ -37,7 +40,7 @@ export function transferPlugin(daemon: Daemon): Registration {
         streams: context.get<Streams>(pluginType.streaming),
         engine: imageEngine,
         distribution: await distributionOf(daemon, context),
-        verify: async () => {},
+        verify: imageVerifier(daemon),
         unpack: unpackChoices(config, daemon, [...snapshotters.keys()]),
         concurrentDownloadsMax: config.concurrentDownloadsMax,
         concurrentUploadsMax: config.concurrentUploadsMax,
@@ -46,6 +49,33 @@ export function transferPlugin(daemon: Daemon): Registration {
       return transfers;
     },
   };
+}
+
+/** The verifiers' own plugin, by the name that configurations know. */
+function imageVerifier({ config, log }: Daemon): VerifyImage {
+  const settings = settingsOf(config, 'io.containerd.image-verifier.v1', 'bindir');
+  const { bin_dir = '/opt/containerd/image-verifier/bin', max_verifiers = 10 } = settings;
+  const { per_verifier_timeout = '10s' } = settings;
+  const bad = (key: string, what: string) =>
+    fail('invalid-argument', `config: ${key} of the image verifier must be ${what}`);
+  if (typeof bin_dir !== 'string') throw bad('bin_dir', 'a path');
+  if (typeof max_verifiers !== 'number' || !Number.isInteger(max_verifiers)) {
+    throw bad('max_verifiers', 'a whole number');
+  }
+  const verifierNs = parseDurationNs(String(per_verifier_timeout));
+  if (verifierNs === undefined || verifierNs <= 0n)
+    throw bad('per_verifier_timeout', 'a duration such as "10s"');
+  const verifierMs = Number(verifierNs / 1_000_000n);
+  return (name, target, signal) =>
+    verifyImage(
+      {
+        ...{ directory: bin_dir, verifiersMax: max_verifiers, verifierMs },
+        onNote: (message) => log.debug(message),
+      },
+      name,
+      target,
+      signal,
+    );
 }
 
 /** What the configuration says, or every snapshotter of this daemon for this machine, overlayfs first. */

@@ -5,6 +5,7 @@ import { fail } from '../../api/model/errors.ts';
 import { layerLimitsDefault } from '../../api/model/ports/differ.ts';
 import { at, errnoOf, fileType, type Sys } from '../../api/model/ports/sys.ts';
 import { type ByteString, cleanPath, pathArg, quoted } from './bytes.ts';
+import { FreshFiles } from './fresh-files.ts';
 import { LowerLayers } from './lower.ts';
 import { ConfinedRoot, linkTarget, splitPath } from './root.ts';
 import type { TarHeader } from './tar-header.ts';
@@ -43,11 +44,13 @@ export class LayerApplier implements TarSink, Disposable {
   /** Names of this archive, kept only where an opaque marker could find something older. */
   readonly #unpacked: UnpackedNames | undefined;
   #entries = 0;
+  #parentsMade = 0;
   // The entry at hand: its parent directory, its last component, and the open file when it has data.
   #parentFd = -1;
   #name: ByteString = '';
   #fd = -1;
   #written = 0;
+  readonly #fresh: FreshFiles;
 
   /** `directory` exists; entries go below it and nowhere else. */
   constructor(sys: Sys, directory: string, options: ApplyOptions) {
@@ -57,6 +60,7 @@ export class LayerApplier implements TarSink, Disposable {
     this.#entriesMax = options.entriesMax ?? layerLimitsDefault.entriesMax;
     this.#lower = new LowerLayers(sys, this.#overlay ? (options.lowerDirectories ?? []) : []);
     this.#times = new Times(sys);
+    this.#fresh = new FreshFiles(sys);
     this.#root = new ConfinedRoot(sys, directory, (fd, name, path) => this.#parentMade(fd, name, path));
     const fresh = this.#overlay || sys.readDir(this.#root.fd).length === 0;
     this.#unpacked = fresh ? undefined : new UnpackedNames(sys);
@@ -72,6 +76,7 @@ export class LayerApplier implements TarSink, Disposable {
     const { directory, name } = splitPath(path);
     const whiteout = whiteoutOf(name);
     this.#parentFd = this.#root.directory(directory);
+    this.#fresh.enter(directory);
     if (whiteout.kind === 'opaque') this.#makeOpaque();
     else if (whiteout.kind === 'remove') this.#whiteOut(whiteout.name, header);
     else {
@@ -93,9 +98,11 @@ export class LayerApplier implements TarSink, Disposable {
     try {
       const size = header.sparse?.sizeBytes;
       if (size !== undefined) this.#sys.ftruncate(fd, size);
-      this.#sys.fchown(fd, checkId(header.uid), checkId(header.gid));
+      const uid = checkId(header.uid);
+      const gid = checkId(header.gid);
+      if (!this.#fresh.isOwned(fd, uid, gid)) this.#sys.fchown(fd, uid, gid);
       if (header.xattrs.length > 0) this.#setXattrs(fd, header);
-      this.#sys.fchmod(fd, header.mode);
+      if (header.xattrs.length > 0 || !this.#fresh.hasMode(header.mode)) this.#sys.fchmod(fd, header.mode);
       this.#times.setFile(fd, header);
     } finally {
       this.#fd = -1;
@@ -106,6 +113,11 @@ export class LayerApplier implements TarSink, Disposable {
   /** Sets what had to wait until no entry can follow: the times of directories. */
   finish(): void {
     this.#times.setDirectories(this.#root);
+  }
+
+  /** Directories that the archive left out and that look like none below. */
+  get parentsMade(): number {
+    return this.#parentsMade;
   }
 
   /** One descriptor of the root, for syncing. */
@@ -125,7 +137,9 @@ export class LayerApplier implements TarSink, Disposable {
     this.#unpacked?.add(this.#parentFd, this.#name);
     switch (header.type) {
       case 'file':
-        this.#fd = this.#replacing(() => this.#sys.openat(this.#parentFd, name, createFlags, 0o600));
+        this.#fd = this.#replacing(() =>
+          this.#sys.openat(this.#parentFd, name, createFlags, header.mode & 0o777),
+        );
         this.#written = 0;
         return;
       case 'directory':
@@ -272,7 +286,10 @@ export class LayerApplier implements TarSink, Disposable {
   /** A parent that the archive leaves out looks as it does in the nearest layer below. */
   #parentMade(parentFd: number, name: ByteString, path: ByteString): void {
     const lower = this.#lower.find(path);
-    if (lower === undefined) return;
+    if (lower === undefined) {
+      this.#parentsMade += 1;
+      return;
+    }
     const { stat, xattrs } = lower;
     const argument = pathArg(name);
     this.#sys.fchownat(parentFd, argument, stat.uid, stat.gid, at.symlinkNofollow);

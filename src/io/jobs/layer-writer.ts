@@ -49,6 +49,7 @@ export class LayerWriter implements Disposable {
       sizeBytes: this.#sizeBytes,
       entries: this.#reader.entries,
       warnings: this.#applier.warnings,
+      parentsMade: this.#applier.parentsMade,
     };
   }
 

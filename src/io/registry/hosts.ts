@@ -22,6 +22,8 @@ export interface RegistryHost {
   readonly tls: TlsSettings;
   /** Sent with every request to this host. */
   readonly headers: ReadonlyMap<string, string>;
+  /** How long a connection may take (`dial_timeout`). */
+  readonly connectMs?: number;
 }
 
 /** Servers for a reference's host, in the order in which to try them. hosts.toml is another implementation. */
@@ -59,7 +61,7 @@ export function defaultHosts(options: DefaultHostsOptions = {}): Hosts {
   };
 }
 
-function schemesFor(host: string, plainHttp: boolean): readonly ('https' | 'http')[] {
+export function schemesFor(host: string, plainHttp: boolean): readonly ('https' | 'http')[] {
   if (plainHttp) return ['http'];
   if (!isLoopback(host)) return ['https'];
   const port = /:([0-9]+)$/.exec(host)?.[1];

@@ -96,6 +96,7 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
       const response = await send(deps, {
         ...{ method, url, headers, tls, signal: request.signal },
         ...(body === undefined ? {} : { body }),
+        ...(own && host.connectMs !== undefined ? { connectMs: host.connectMs } : {}),
       });
       const location = response.headers.get('location');
       if (![301, 302, 303, 307, 308].includes(response.status) || location === undefined) return response;

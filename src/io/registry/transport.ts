@@ -11,6 +11,8 @@ export interface HttpRequest {
   headers: ReadonlyMap<string, string>;
   body?: string | Uint8Array | Readable;
   tls: TlsSettings;
+  /** For this host, in place of the transport's own limit. */
+  connectMs?: number;
   signal?: AbortSignal | undefined;
 }
 
@@ -62,16 +64,16 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
   const bounds = { ...defaultTransportLimits, ...limits };
   const agents = new Map<string, Agent | EnvHttpProxyAgent>();
 
-  async function agentFor(url: URL, tls: TlsSettings): Promise<Agent | EnvHttpProxyAgent> {
+  async function agentFor({ url, tls, connectMs }: HttpRequest): Promise<Agent | EnvHttpProxyAgent> {
     // Loaded when it is first needed: most daemons and commands never speak to a registry.
     const undici = await import('undici');
     // Loopback is never behind a proxy, whatever the environment says.
     const direct = isLoopback(url.host);
-    const key = `${direct} ${tls.rejectUnauthorized} ${JSON.stringify([tls.ca, tls.client])}`;
+    const key = `${direct} ${tls.rejectUnauthorized} ${JSON.stringify([tls.ca, tls.client, connectMs])}`;
     let agent = agents.get(key);
     if (agent === undefined) {
       const connect = {
-        timeout: bounds.connectMs,
+        timeout: connectMs ?? bounds.connectMs,
         rejectUnauthorized: tls.rejectUnauthorized,
         ...(tls.ca === undefined ? {} : { ca: [...tls.ca] }),
         ...(tls.client === undefined
@@ -99,7 +101,7 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
     async send(request) {
       const { url } = request;
       try {
-        const agent = await agentFor(url, request.tls);
+        const agent = await agentFor(request);
         const response = await agent.request({
           origin: url.origin,
           path: `${url.pathname}${url.search}`,

@@ -19,6 +19,9 @@ async function main(): Promise<void> {
     .exitOverride()
     .allowExcessArguments(false);
   program.action(() => runDaemon(loadConfig(program.opts<ConfigFlags>()), version));
+  const dump = (): void => {
+    process.stdout.write(stringify(toToml(loadConfig(program.opts<ConfigFlags>()))));
+  };
   const config = program.command('config').description('show the configuration');
   config
     .command('default')
@@ -26,8 +29,9 @@ async function main(): Promise<void> {
     .action(() => void process.stdout.write(stringify(toToml(loadConfig({ config: '/dev/null' })))));
   config
     .command('dump')
-    .description('print the configuration that these flags and the file lead to')
-    .action(() => void process.stdout.write(stringify(toToml(loadConfig(program.opts<ConfigFlags>())))));
+    .description('print the configuration that these flags and the files lead to')
+    .action(dump);
+  config.command('migrate').description('print the configuration in the newest layout').action(dump);
   program
     .command('publish')
     .description('publish an event: an encoded google.protobuf.Any on standard input')

@@ -1,5 +1,5 @@
 // Starts the daemon: directories, tree, servers; and ends it in order when it is told to.
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { fail, messageOf } from '../api/model/errors.ts';
 import type { Log } from '../api/model/ports/log.ts';
 import type { DaemonConfig } from '../io/config/config.ts';
@@ -27,6 +27,10 @@ export async function runDaemon(config: DaemonConfig, version: Version): Promise
   const startedMs = performance.now();
   const log = createLog(levelOf(config.logLevel));
   for (const key of config.unknownKeys) log.warn('unknown key in the configuration is ignored', { key });
+  if (config.temp !== '') {
+    mkdirSync(config.temp, { recursive: true, mode: 0o700 });
+    process.env['TMPDIR'] = config.temp;
+  }
   const sys = createSys();
   const directories = prepareDirectories(sys, config.root, config.state);
   setOomScore(config.oomScore, log);

@@ -2,12 +2,13 @@
 import { arch, platform as os } from 'node:os';
 import type { BoundService } from '../api/grpc/bind.ts';
 import { createGrpcServer } from '../api/grpc/server.ts';
+import { fail } from '../api/model/errors.ts';
 import { systemClock } from '../api/model/time.ts';
 import { Namespace } from '../api/proto/gen/services/namespaces/v1/namespace.ts';
 import { Platform } from '../api/proto/gen/types/platform.ts';
 import { timeoutMsOf } from '../io/config/timeouts.ts';
 import { realClock } from '../supervisor/clock.ts';
-import { PluginGraph } from '../supervisor/plugin.ts';
+import { PluginGraph, type PluginStatus } from '../supervisor/plugin.ts';
 import { poolChild } from '../supervisor/pool.ts';
 import { Supervisor } from '../supervisor/supervisor.ts';
 import { ActorSystem } from '../supervisor/system.ts';
@@ -68,6 +69,7 @@ export async function startTree(
   const plugins = new PluginGraph<Platform>(realClock());
   const platform = Platform.create({ os: os(), architecture: goArch[arch()] ?? arch() });
   const daemon: Daemon = { ...given, system, pool, root, plugins, platform, clock: systemClock() };
+  const disabled = new Set(config.disabledPlugins);
   for (const registration of [
     eventPlugin(daemon),
     contentPlugin(daemon),
@@ -87,10 +89,11 @@ export async function startTree(
     transferPlugin(daemon),
     ...servicePlugins(daemon),
   ]) {
-    plugins.register(registration);
+    if (!disabled.has(`${registration.type}.${registration.id}`)) plugins.register(registration);
   }
   try {
     await plugins.initialise();
+    checkRequired(config.requiredPlugins, plugins.list());
   } catch (error) {
     await root.stop({ kind: 'shutdown' });
     throw error;
@@ -147,4 +150,16 @@ async function metricsFor(
     log,
   });
   return { services: calls.wrap(services), close: async () => await server[Symbol.asyncDispose]() };
+}
+
+/** What the configuration requires must be there and well. */
+function checkRequired(required: readonly string[], plugins: readonly PluginStatus<Platform>[]): void {
+  const byName = new Map(plugins.map((plugin) => [`${plugin.type}.${plugin.id}`, plugin]));
+  for (const name of required) {
+    const plugin = byName.get(name);
+    if (plugin?.state === 'ready') continue;
+    const why =
+      plugin === undefined ? 'there is none, or it is disabled' : (plugin.error?.message ?? plugin.state);
+    throw fail('failed-precondition', `config: required plugin ${name} is not loaded: ${why}`);
+  }
 }

@@ -42,6 +42,36 @@ test('what cannot work is refused with one line that names it', async () => {
   const paths = ['--root', dir.sub('r'), '--state', dir.sub('s')];
   await refused(['--config', config, ...paths, '--address', `/${'x'.repeat(120)}.sock`], /x{20}/);
   await refused(['--config', config, ...paths, '--log-level', 'loud'], /loud/);
+  writeFileSync(config, 'required_plugins = ["io.containerd.snapshotter.v1.nonesuch"]');
+  await refused(['--config', config, ...paths, '--address', dir.sub('a')], /nonesuch is not loaded/);
+});
+
+test('plugins are left out as the configuration says, temporary files go where it says, and dump and migrate show it', async () => {
+  await using stack = new AsyncDisposableStack();
+  const dir = stack.use(scratch('conf'));
+  const text = `imports = ["more.toml"]
+    root = "${dir.sub('root')}"
+    state = "${dir.sub('state')}"
+    temp = "${dir.sub('temp')}"
+    disabled_plugins = ["io.containerd.snapshotter.v1.native"]
+    required_plugins = ["io.containerd.metadata.v1.bolt"]`;
+  writeFileSync(dir.sub('config.toml'), text);
+  writeFileSync(dir.sub('more.toml'), `[grpc]\naddress = "${dir.sub('sock')}"`);
+  for (const command of ['dump', 'migrate']) {
+    const shown = await run(trouped, ['-c', dir.sub('config.toml'), 'config', command]);
+    assert.equal(shown.code, 0, shown.stderr);
+    assert.match(shown.stdout, /^version = 4$/m);
+    assert.ok(shown.stdout.includes(dir.sub('sock')), shown.stdout);
+  }
+  const service = startService(trouped, ['-c', dir.sub('config.toml')], { logPath: dir.sub('log') });
+  stack.defer(async () => {
+    await service.stop('SIGTERM');
+  });
+  await untilServing(dir.sub('sock'), service.running);
+  const plugins = await run('ctr', ['-a', dir.sub('sock'), 'plugins', 'ls']);
+  assert.match(plugins.stdout, /snapshotter\.v1\s+overlayfs/);
+  assert.doesNotMatch(plugins.stdout, /snapshotter\.v1\s+native/);
+  assert.equal(mode(dir.sub('temp')), 0o700);
 });
 
 test('flags beat the config file', async () => {

@@ -90,8 +90,7 @@ function mapValue(bytes: Buffer, at: readonly number[], key: Buffer): string | u
     let valueStart = start;
     let valueEnd = start;
     fields(bytes, start, end, (field, from, to) => {
-      if (field === 1)
-        keyMatches = to - from === key.length && bytes.compare(key, 0, key.length, from, to) === 0;
+      if (field === 1) keyMatches = isAt(bytes, from, to, key);
       else if (field === 2) {
         valueStart = from;
         valueEnd = to;
@@ -100,6 +99,14 @@ function mapValue(bytes: Buffer, at: readonly number[], key: Buffer): string | u
     if (keyMatches) value = bytes.toString('utf8', valueStart, valueEnd);
   });
   return value;
+}
+
+/** Keys are short: a call into native code would take longer than looking. */
+function isAt(bytes: Buffer, from: number, to: number, key: Buffer): boolean {
+  if (to - from !== key.length) return false;
+  // From the end: keys of one kind begin alike.
+  for (let i = key.length - 1; i >= 0; i--) if (bytes[from + i] !== key[i]) return false;
+  return true;
 }
 
 /** Visits every occurrence of a nested field. */

@@ -1,9 +1,8 @@
 // config.toml and the flags of the daemon, checked and with defaults filled in.
-import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { parse, TomlError } from 'smol-toml';
 import { fail } from '../../api/model/errors.ts';
 import type { StreamProcessor } from '../../api/model/ports/differ.ts';
+import { readConfigFiles } from './files.ts';
 import { type MetricsConfig, metricsFrom } from './metrics.ts';
 import { type ProxyPluginConfig, proxyPluginsFrom } from './proxy-plugins.ts';
 import { Section, type Table } from './section.ts';
@@ -26,6 +25,14 @@ export interface DaemonConfig {
   grpc: SocketConfig;
   ttrpc: SocketConfig;
   logLevel: string;
+  /** Directory for temporary files; empty: that of the system. */
+  temp: string;
+  /** Other files of this configuration, as written. */
+  imports: readonly string[];
+  /** Plugins that are not to be loaded, as `<type>.<id>`. */
+  disabledPlugins: readonly string[];
+  /** Plugins without which the daemon is not to start. */
+  requiredPlugins: readonly string[];
   /** 0 leaves the value as it is. */
   oomScore: number;
   timeouts: Timeouts;
@@ -57,34 +64,11 @@ export const messageBytesDefault = 16 * 1024 * 1024;
 export const configVersionMax = 4;
 
 /**
- * Reads the file that the flags name, else the default one if it exists. Flags beat the file. Throws
+ * Reads the file that the flags name, else the default one if it exists, and the files that it imports. Flags beat the file. Throws
  * `not-found` when a named file is missing and `invalid-argument` for anything malformed.
  */
 export function loadConfig(flags: ConfigFlags): DaemonConfig {
-  return configFrom(readTable(flags.config), flags);
-}
-
-function readTable(path: string | undefined): Table {
-  let text: string;
-  try {
-    text = readFileSync(path ?? defaultConfigPath, 'utf8');
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    if (missing && path === undefined) return {};
-    const reason = missing ? 'does not exist' : `cannot be read: ${(error as Error).message}`;
-    throw fail(
-      missing ? 'not-found' : 'invalid-argument',
-      `config file ${path ?? defaultConfigPath} ${reason}`,
-      error,
-    );
-  }
-  try {
-    return parse(text) as Table;
-  } catch (error) {
-    const where = error instanceof TomlError ? ` (line ${error.line}, column ${error.column})` : '';
-    const first = (error as Error).message.split('\n')[0];
-    throw fail('invalid-argument', `config file ${path ?? defaultConfigPath}${where}: ${first}`, error);
-  }
+  return configFrom(readConfigFiles(flags.config ?? defaultConfigPath, flags.config === undefined), flags);
 }
 
 const idMax = 2 ** 32 - 2;
@@ -111,6 +95,10 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
   if (ttrpc.address === '') ttrpc.address = `${grpc.address}.ttrpc`;
   const debug = top.section('debug');
   const logLevel = flags.logLevel ?? debug?.string('level') ?? 'info';
+  // Troupe has no debug socket, and its log is JSON always: what containerd does with these does not arise.
+  for (const key of ['address', 'format']) debug?.string(key);
+  for (const key of ['uid', 'gid']) debug?.integer(key, 0, idMax);
+  const temp = top.string('temp') ?? '';
   const oomScore = top.integer('oom_score', -1000, 1000) ?? 0;
   const plugins = new Map(
     Object.entries(top.table('plugins') ?? {}).map(([id, value]) => {
@@ -125,6 +113,9 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
   const metrics = metricsFrom(metricsSection);
   const processors = streamProcessorsFrom(top.section('stream_processors'));
   const sections = [grpcSection, ttrpcSection, debug, metricsSection, top];
+  const imports = top.strings('imports') ?? [];
+  const disabledPlugins = top.strings('disabled_plugins') ?? [];
+  const requiredPlugins = top.strings('required_plugins') ?? [];
   const proxies = proxyPluginsFrom(top.section('proxy_plugins'));
   const unknownKeys = sections
     .flatMap((section) => section?.unknown() ?? [])
@@ -135,6 +126,10 @@ export function configFrom(table: Table, flags: ConfigFlags): DaemonConfig {
     grpc,
     ttrpc,
     logLevel: logLevel || 'info',
+    temp: temp === '' ? '' : resolve(temp),
+    imports,
+    disabledPlugins,
+    requiredPlugins,
     oomScore,
     timeouts,
     metrics,
@@ -168,6 +163,10 @@ export function toToml(config: DaemonConfig): Record<string, unknown> {
     version: configVersionMax,
     root: config.root,
     state: config.state,
+    temp: config.temp,
+    imports: [...config.imports],
+    disabled_plugins: [...config.disabledPlugins],
+    required_plugins: [...config.requiredPlugins],
     oom_score: config.oomScore,
     grpc: socket(config.grpc),
     ttrpc: socket(config.ttrpc),

@@ -189,3 +189,58 @@ test('proxy plugins are read with what they say of themselves; bad ones are name
     assert.throws(() => load(`[proxy_plugins.p]\n${bad}`), { code: 'invalid-argument', message: why });
   }
 });
+
+test('imported files add to the one that names them, and win over it', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'troupe-config-'));
+  try {
+    const write = (name: string, text: string) => writeFileSync(join(dir, name), text);
+    write(
+      'config.toml',
+      `imports = ["conf-*.toml", "${dir}/last.toml", "none-*.toml"]
+      root = "/main"
+      disabled_plugins = ["a", "b"]
+      [debug]
+      level = "debug"
+      [plugins.one]
+      x = 1
+      y = 2
+      [plugins.two]
+      z = 3`,
+    );
+    write('conf-1.toml', 'state = "/one"\ndisabled_plugins = ["b", "c"]\n[plugins.one]\nx = 4');
+    // Files that import each other are read once each.
+    write('conf-2.toml', 'imports = ["config.toml", "conf-1.toml"]\nstate = "/two"');
+    write('last.toml', 'root = "/last"');
+    const config = loadConfig({ config: join(dir, 'config.toml') });
+    assert.deepEqual([config.root, config.state, config.logLevel], ['/last', '/two', 'debug']);
+    assert.deepEqual(config.disabledPlugins, ['a', 'b', 'c']);
+    assert.deepEqual({ ...config.plugins.get('one') }, { x: 4 });
+    assert.deepEqual({ ...config.plugins.get('two') }, { z: 3 });
+    assert.deepEqual(config.unknownKeys, []);
+    write('config.toml', 'imports = ["missing.toml"]');
+    assert.throws(() => loadConfig({ config: join(dir, 'config.toml') }), {
+      code: 'not-found',
+      message: /missing/,
+    });
+    write('config.toml', 'imports = "last.toml"');
+    assert.throws(() => loadConfig({ config: join(dir, 'config.toml') }), { code: 'invalid-argument' });
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
+
+test('a dumped configuration is read back as it was', () => {
+  const config = load(`
+    temp = "/t"
+    required_plugins = ["io.containerd.metadata.v1.bolt"]
+    [debug]
+    address = "/d.sock"
+    format = "json"
+    uid = 1
+  `);
+  assert.deepEqual(
+    [config.temp, config.requiredPlugins, config.unknownKeys],
+    ['/t', ['io.containerd.metadata.v1.bolt'], []],
+  );
+  assert.deepEqual(load(stringify(toToml(config))), config);
+});

@@ -14,6 +14,12 @@ export function parentOf(medium: Medium): string {
   return medium === 'tmpfs' ? '/dev/shm' : tmpdir();
 }
 
+/** What a figure has to reach: so many times the other's, so small a value of its own, or both. */
+export interface Goal {
+  readonly ratioMin?: number;
+  readonly valueMax?: number;
+}
+
 export interface Figure {
   question: string;
   figure: string;
@@ -25,6 +31,7 @@ export interface Figure {
   containerd: number;
   /** How many times better Troupe is: above 1 it wins, whichever direction is better. */
   ratio: number;
+  goal?: Goal | undefined;
   rounds: { troupe: number[]; containerd: number[] };
   processors: number;
   date: string;
@@ -60,7 +67,14 @@ export class Bench {
    * side changes from round to round, so that neither always meets the warmer machine.
    */
   async alternate(
-    at: { medium: Medium; unit: string; better: 'higher' | 'lower'; roundCount: number },
+    at: {
+      medium: Medium;
+      unit: string;
+      better: 'higher' | 'lower';
+      roundCount: number;
+      /** By figure. */
+      goals?: Readonly<Record<string, Goal>>;
+    },
     round: (kind: Kind, index: number) => Promise<Record<string, number>>,
   ): Promise<void> {
     const samples = new Map<string, Record<Kind, number[]>>();
@@ -85,6 +99,7 @@ export class Bench {
         troupe,
         containerd,
         ratio: at.better === 'higher' ? troupe / containerd : containerd / troupe,
+        goal: at.goals?.[figure],
         rounds,
         processors: cpus().length,
         date: new Date().toISOString(),
@@ -100,6 +115,18 @@ export class Bench {
     process.stdout.write(`${line}\n`);
     appendFileSync(this.#outPath, `${line}\n`);
   }
+}
+
+/** A goal in words, and whether it is met. */
+export function verdictOf({ goal, ratio, troupe, unit }: Figure): { goal: string; verdict: string } {
+  if (goal === undefined) return { goal: '', verdict: '' };
+  const { ratioMin, valueMax } = goal;
+  const words = [
+    ...(ratioMin === undefined ? [] : [`${ratioMin}x`]),
+    ...(valueMax === undefined ? [] : [`at most ${valueMax} ${unit}`]),
+  ];
+  const met = (ratioMin === undefined || ratio >= ratioMin) && (valueMax === undefined || troupe <= valueMax);
+  return { goal: words.join(', '), verdict: met ? 'met' : 'missed' };
 }
 
 export function median(values: readonly number[]): number {

@@ -1,13 +1,14 @@
 // Runs the questions beside containerd: `npm run bench -- [--quick] [--write] [question ...]`.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { Bench, type Figure, type Question } from './harness.ts';
+import { Bench, type Figure, type Question, verdictOf } from './harness.ts';
 import { question as idle } from './questions/idle.ts';
 import { question as pull } from './questions/pull.ts';
 import { question as rates } from './questions/rates.ts';
 import { question as taskCycle } from './questions/task-cycle.ts';
+import { question as tasks } from './questions/tasks.ts';
 
-const questions: readonly Question[] = [rates, pull, taskCycle, idle];
+const questions: readonly Question[] = [rates, pull, taskCycle, tasks, idle];
 const resultsPath = new URL('./RESULTS.md', import.meta.url);
 
 function number(value: number): string {
@@ -16,8 +17,17 @@ function number(value: number): string {
 
 /** A Markdown table with its columns aligned. */
 function table(figures: readonly Figure[]): string {
+  const goals = figures.some(({ goal }) => goal !== undefined);
   const rows = [
-    ['figure', 'on', 'unit', 'Troupe', 'containerd', 'Troupe is better by'],
+    [
+      'figure',
+      'on',
+      'unit',
+      'Troupe',
+      'containerd',
+      'Troupe is better by',
+      ...(goals ? ['goal', 'verdict'] : []),
+    ],
     ...figures.map((figure) => [
       figure.figure,
       figure.medium,
@@ -25,6 +35,7 @@ function table(figures: readonly Figure[]): string {
       number(figure.troupe),
       number(figure.containerd),
       `${figure.ratio.toFixed(2)}x`,
+      ...(goals ? Object.values(verdictOf(figure)) : []),
     ]),
   ];
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));

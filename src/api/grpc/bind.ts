@@ -109,6 +109,6 @@ export function bindService<const D extends ServiceDefinition>(
   return { fullName: definition.fullName, methods };
 }
 
-function bufferOf(bytes: Uint8Array): Buffer {
+export function bufferOf(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -5,7 +5,7 @@ import { isExpected } from '../../supervisor/failure.ts';
 import { encodeHeaders } from '../h2/hpack.ts';
 import { type H2Stream, type StreamHandler, wholeBytesMax } from '../h2/stream.ts';
 import { fail } from '../model/errors.ts';
-import type { BoundMethod } from './bind.ts';
+import { type BoundMethod, bufferOf } from './bind.ts';
 import { ServerCallContext } from './context.ts';
 import {
   encodeStatusMessage,
@@ -13,10 +13,11 @@ import {
   frameOf,
   framePrefixBytes,
   parseTimeout,
+  prefixOf,
   writePrefix,
 } from './frame.ts';
 import type { CallHead } from './head.ts';
-import { type FramePool, PooledResponse } from './pool.ts';
+import { type FramePool, PooledResponse, pooledMessageBytesMax } from './pool.ts';
 import { RequestStream } from './requests.ts';
 import { statusOf } from './status.ts';
 
@@ -335,6 +336,14 @@ export class ServerCall implements StreamHandler {
     if (own === undefined && message.byteLength < pooledFrameBytesMin) {
       stream.write(frameOf(message));
       return;
+    }
+    if (own === undefined && message.byteLength > pooledMessageBytesMax) {
+      // Nobody else has its memory, and the pool would not keep a copy: it goes as it is.
+      if (message.byteLength === message.buffer.byteLength) {
+        stream.write(prefixOf(message));
+        stream.write(bufferOf(message));
+        return;
+      }
     }
     const large = own ?? PooledResponse.copyOf(this.#host.pool, message);
     stream.write(large.hand(), large.onSent);

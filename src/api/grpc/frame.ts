@@ -11,6 +11,13 @@ export function writePrefix(frame: Buffer, messageBytes: number): void {
   frame.writeUInt32BE(messageBytes, 1);
 }
 
+/** What goes before a message that is not copied. */
+export function prefixOf(message: Uint8Array): Buffer {
+  const prefix = Buffer.allocUnsafe(framePrefixBytes);
+  writePrefix(prefix, message.byteLength);
+  return prefix;
+}
+
 /** A message with its prefix. The bytes are copied, so the caller may use its buffer again. */
 export function frameOf(message: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(framePrefixBytes + message.byteLength);

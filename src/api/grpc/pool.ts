@@ -6,6 +6,8 @@ import { framePrefixBytes, writePrefix } from './frame.ts';
 
 const classBitsMin = 12;
 const classBitsMax = 21;
+/** Larger messages are not worth keeping a buffer for. */
+export const pooledMessageBytesMax: number = 2 ** classBitsMax - framePrefixBytes;
 export const pooledBytesMaxDefault = 16 * 1024 * 1024;
 
 export class FramePool {

@@ -6,6 +6,7 @@ const type = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goaway: 7, w
 const flag = { endStream: 0x1, ack: 0x1, endHeaders: 0x4 } as const;
 const windowBytesMax = 2 ** 31 - 1;
 const grpcPrefixBytes = 5;
+const nothing: Buffer = Buffer.alloc(0);
 /** Received bytes after which the connection's window is opened again. */
 const windowStepBytes = 2 ** 28;
 
@@ -29,7 +30,10 @@ export class LoadConnection {
   #nextId = 1;
   #sendWindowBytes = 65_535;
   #receivedBytes = 0;
-  #rest: Buffer = Buffer.alloc(0);
+  #rest: Buffer = nothing;
+  /** Of the DATA frame that is being read; and the stream that it ends. */
+  #dataBytesLeft = 0;
+  #dataEnds: number | undefined;
   #failed: string | undefined;
 
   constructor(socketPath: string, path: string, headers: Readonly<Record<string, string>>) {
@@ -104,29 +108,61 @@ export class LoadConnection {
     this.#send(frame(type.windowUpdate, 0, 0, payload));
   }
 
+  /** Bodies are only counted, piece by piece: a client that copied them would be what is measured. */
   #read(chunk: Buffer): void {
-    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
-    while (bytes.length >= frameHeaderBytes) {
-      const end = frameHeaderBytes + bytes.readUIntBE(0, 3);
-      if (bytes.length < end) break;
-      this.#receive(bytes[3]!, bytes[4]!, bytes.readUInt32BE(5), bytes.subarray(frameHeaderBytes, end));
-      bytes = bytes.subarray(end);
+    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    this.#rest = nothing;
+    let at = 0;
+    while (at < bytes.length) {
+      if (this.#dataBytesLeft > 0) {
+        const length = Math.min(this.#dataBytesLeft, bytes.length - at);
+        this.#dataBytesLeft -= length;
+        at += length;
+        if (this.#dataBytesLeft === 0) this.#endData();
+        continue;
+      }
+      if (bytes.length - at < frameHeaderBytes) break;
+      const length = bytes.readUIntBE(at, 3);
+      const start = at + frameHeaderBytes;
+      if (bytes[at + 3] === type.data) {
+        this.#startData(bytes[at + 4]!, bytes.readUInt32BE(at + 5), length);
+        at = start;
+        continue;
+      }
+      if (bytes.length - start < length) break;
+      at = start + length;
+      this.#receive(
+        bytes[start - 6]!,
+        bytes[start - 5]!,
+        bytes.readUInt32BE(start - 4),
+        bytes.subarray(start, at),
+      );
     }
-    this.#rest = bytes;
+    if (at < bytes.length) this.#rest = bytes.subarray(at);
+  }
+
+  #startData(flags: number, id: number, length: number): void {
+    this.#receivedBytes += length;
+    if (this.#receivedBytes >= windowStepBytes) {
+      this.#openWindow(this.#receivedBytes);
+      this.#receivedBytes = 0;
+    }
+    const stream = this.#streams.get(id);
+    if (stream !== undefined) stream.dataBytes += length;
+    this.#dataBytesLeft = length;
+    this.#dataEnds = (flags & flag.endStream) === 0 ? undefined : id;
+    if (length === 0) this.#endData();
+  }
+
+  #endData(): void {
+    if (this.#dataEnds !== undefined) this.#answered(this.#dataEnds);
   }
 
   #receive(kind: number, flags: number, id: number, payload: Buffer): void {
     switch (kind) {
-      case type.data: {
-        this.#receivedBytes += payload.length;
-        if (this.#receivedBytes >= windowStepBytes) {
-          this.#openWindow(this.#receivedBytes);
-          this.#receivedBytes = 0;
-        }
-        const stream = this.#streams.get(id);
-        if (stream !== undefined) stream.dataBytes += payload.length;
-        break;
-      }
+      case type.headers:
+        if ((flags & flag.endStream) !== 0) this.#answered(id);
+        return;
       case type.settings:
         if ((flags & flag.ack) === 0) this.#send(frame(type.settings, flag.ack, 0, Buffer.alloc(0)));
         return;
@@ -146,10 +182,11 @@ export class LoadConnection {
         this.#fail(`the server goes away: ${payload.subarray(8).toString()}`);
         return;
     }
-    if ((kind === type.data || kind === type.headers) && (flags & flag.endStream) !== 0) {
-      const stream = this.#streams.get(id);
-      this.#end(id, (stream?.dataBytes ?? 0) >= grpcPrefixBytes ? undefined : 'an answer without a message');
-    }
+  }
+
+  #answered(id: number): void {
+    const dataBytes = this.#streams.get(id)?.dataBytes ?? 0;
+    this.#end(id, dataBytes >= grpcPrefixBytes ? undefined : 'an answer without a message');
   }
 
   #end(id: number, error: string | undefined): void {

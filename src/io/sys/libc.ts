@@ -9,6 +9,7 @@ export const systemCall = {
   pidfdOpen: 434,
   openat2: 437,
   mountSetattr: 442,
+  fchmodat2: 452,
 } as const;
 
 const libraryNames = ['libc.so.6', 'libc.musl-x86_64.so.1', 'libc.musl-aarch64.so.1'];
@@ -59,6 +60,7 @@ export interface Libc {
   fchownat: Call<[number, CString, number, number, number]>;
   fchown: Call<[number, number, number]>;
   fchmodat: Call<[number, CString, number, number]>;
+  fchmodat2: Call<[number, number, CString, number, number]>;
   fchmod: Call<[number, number]>;
   utimensat: Call<[number, CString, Uint8Array, number]>;
   futimens: Call<[number, Uint8Array]>;
@@ -111,6 +113,7 @@ export function openLibc(): Libc {
     fchownat: bind('int fchownat(int, const char*, uint, uint, int)'),
     fchown: bind('int fchown(int, uint, uint)'),
     fchmodat: bind('int fchmodat(int, const char*, uint, int)'),
+    fchmodat2: bind('int64 syscall(int64, int, const char*, uint, uint)'),
     fchmod: bind('int fchmod(int, uint)'),
     utimensat: bind('int utimensat(int, const char*, const void*, int)'),
     futimens: bind('int futimens(int, const void*)'),

@@ -15,7 +15,9 @@ const moveFromDescriptor = 4;
 const mountAttrIdMap = 0x10_0000;
 const eintr = 4;
 const einval = 22;
+const enosys = 38;
 const enodata = 61;
+const oPath = 0o10000000;
 const xattrBytesMax = 65_536;
 
 function cString(path: PathArg, syscall: string): CString {
@@ -46,6 +48,7 @@ export function createSys(libc: Libc = openLibc()): Sys {
   const timeView = new DataView(timeBuffer.buffer, timeBuffer.byteOffset, 32);
   const littleEndian = true;
   let largeBuffer: Buffer | undefined;
+  let hasFchmodat2 = true;
 
   const scratch = (): Buffer => {
     largeBuffer ??= Buffer.alloc(xattrBytesMax);
@@ -225,8 +228,22 @@ export function createSys(libc: Libc = openLibc()): Sys {
     fchownat: (dirFd, path, uid, gid, flags) =>
       void check(libc.fchownat(dirFd, cString(path, 'fchownat'), uid, gid, flags), 'fchownat', path),
     fchown: (fd, uid, gid) => void check(libc.fchown(fd, uid, gid), 'fchown', fd),
-    fchmodat: (dirFd, path, mode) =>
-      void check(libc.fchmodat(dirFd, cString(path, 'fchmodat'), mode, 0), 'fchmodat', path),
+    fchmodat(dirFd, path, mode) {
+      const name = cString(path, 'fchmodat');
+      if (hasFchmodat2) {
+        const flags = at.symlinkNofollow;
+        if (libc.fchmodat2(systemCall.fchmodat2, dirFd, name, mode, flags) >= 0) return;
+        if (libc.errno() !== enosys) throw failed('fchmodat2', shown(path));
+        hasFchmodat2 = false;
+      }
+      // Before Linux 6.6: by a descriptor of the entry itself, which a symlink in its place cannot lead elsewhere.
+      const flags = oPath | constants.O_NOFOLLOW | closeOnExec;
+      const fd = check(libc.openat(dirFd, name, flags, 0), 'openat', path);
+      const result = libc.fchmodat(atFdCwd, `/proc/self/fd/${fd}`, mode, 0);
+      const error = result < 0 ? failed('fchmodat', shown(path)) : undefined;
+      libc.close(fd);
+      if (error !== undefined) throw error;
+    },
     fchmod: (fd, mode) => void check(libc.fchmod(fd, mode), 'fchmod', fd),
     utimensat(dirFd, path, atimeSeconds, atimeNanos, mtimeSeconds, mtimeNanos, flags) {
       const buffer = times(atimeSeconds, atimeNanos, mtimeSeconds, mtimeNanos);

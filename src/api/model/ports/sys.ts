@@ -159,7 +159,7 @@ export interface Sys {
 
   fchownat(dirFd: number, path: PathArg, uid: number, gid: number, flags: number): void;
   fchown(fd: number, uid: number, gid: number): void;
-  /** fchmodat(2) follows symlinks: never give it one. */
+  /** Unlike fchmodat(2) it follows no symlink, whoever put it there: EOPNOTSUPP for one. */
   fchmodat(dirFd: number, path: PathArg, mode: number): void;
   fchmod(fd: number, mode: number): void;
   utimensat(

@@ -5,7 +5,7 @@ import type { FieldPlaces } from '../model/wire-fields.ts';
 import { Image, ImagesDefinition } from '../proto/gen/services/images/v1/images.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { Collect, MetadataDeps } from './deps.ts';
-import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
+import { byBytes, inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
 
 const places: FieldPlaces = {
   name: { kind: 'string', at: [1] },
@@ -38,7 +38,9 @@ export function imagesService({
       const records =
         names === undefined
           ? reader.images(namespace)
-          : [...names].sort().flatMap((name) => (name === '' ? [] : (reader.image(namespace, name) ?? [])));
+          : [...names]
+              .sort(byBytes)
+              .flatMap((name) => (name === '' ? [] : (reader.image(namespace, name) ?? [])));
       return listInFieldOne(recordsMatching(records, filter, places));
     },
 

@@ -50,3 +50,8 @@ export function recordsMatching(
   const fields = recordFields(places);
   return records.filter((record) => filter.matches(fields.of(record)));
 }
+
+/** The order of keys. */
+export function byBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}

@@ -11,7 +11,7 @@ import type { Mount } from '../proto/gen/types/mount.ts';
 import { type BoundService, bindService, type Encoded } from './bind.ts';
 import { type CallContext, type CallMetadata, namespaceHeader, namespaceHeaderTtrpc } from './context.ts';
 import type { MetadataDeps } from './deps.ts';
-import { inFieldOne, listInFieldOne } from './records.ts';
+import { byBytes, inFieldOne, listInFieldOne } from './records.ts';
 import { statusOf } from './status.ts';
 
 /** One loaded snapshotter, as this service needs it. */
@@ -208,10 +208,6 @@ function withLabels(info: Uint8Array, labels: ReadonlyMap<string, string>): Uint
     writer.join();
   }
   return Buffer.concat([writer.finish(), info]);
-}
-
-function byBytes(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
 
 function turn(): Promise<void> {

@@ -36,6 +36,7 @@ import { timeoutMsOf } from '../../io/config/timeouts.ts';
 import { createCheckpointStore } from '../../io/runtime/checkpoint.ts';
 import type { PluginInit, PluginStatus } from '../../supervisor/plugin.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
+import { Deprecations, deprecatedSettings } from '../deprecations.ts';
 import { persistedUuid, pidNamespace } from '../identity.ts';
 import type { Metadata } from './core.ts';
 import { diffDirectory, differOrder } from './differ.ts';
@@ -45,6 +46,7 @@ import { type Daemon, pluginType, type Registration, settingsOf } from './types.
 
 export function servicePlugins(daemon: Daemon): Registration[] {
   const { clock, directories, version } = daemon;
+  const deprecations = deprecationsOf(daemon);
   const serve = (
     id: string,
     requires: string[],
@@ -142,10 +144,19 @@ export function servicePlugins(daemon: Daemon): Registration[] {
         infoProviders: new Map([[`${runtime}/task`, context.get<TaskRuntime>(runtime).info]]),
         uuid: persistedUuid(directories.plugin(pluginType.grpc, 'introspection')),
         pidns: pidNamespace(),
-        deprecations: () => [],
+        deprecations: () => deprecations.list(),
       }),
     ),
   ];
+}
+
+/** What the configuration and this machine have that is deprecated. */
+function deprecationsOf({ clock, config, sys }: Daemon): Deprecations {
+  const deprecations = new Deprecations(clock);
+  for (const id of deprecatedSettings(config.plugins)) deprecations.met(id);
+  const cgroups = sys.mountInfo().find(({ mountPoint }) => mountPoint === '/sys/fs/cgroup');
+  if (cgroups !== undefined && cgroups.type !== 'cgroup2') deprecations.met('cgroup-v1');
+  return deprecations;
 }
 
 function pluginMessage(status: PluginStatus<Platform>): Plugin {

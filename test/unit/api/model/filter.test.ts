@@ -10,6 +10,7 @@ import {
   mapEntry,
   parseFilter,
   patternLengthMax,
+  type Selector,
 } from '../../../../src/api/model/filter.ts';
 import { type FilterOperator, filterLengthMax } from '../../../../src/api/model/filter-syntax.ts';
 
@@ -191,5 +192,37 @@ test('property: any input parses or is an invalid argument', () => {
       }
     }),
     { numRuns: 2000 },
+  );
+});
+
+test('property: a filter matches as its parts say, read plainly', () => {
+  const field = fc.constantFrom('a', 'b', 'c.d', 'x y');
+  const value = fc.constantFrom('', '1', 'two', 'a,b', '"q"');
+  const selector = fc.record({
+    path: fc.array(field, { minLength: 1, maxLength: 2 }),
+    operator: fc.constantFrom('==' as const, '!=' as const, undefined),
+    value,
+  });
+  const record = fc.dictionary(fc.constantFrom('a', 'b', 'c.d', 'x y', 'a/b', 'b/c.d'), value);
+  const naive = ({ path, operator, value: wanted }: Selector, given: Record<string, string>): boolean => {
+    const found = Object.hasOwn(given, path.join('/')) ? given[path.join('/')] : undefined;
+    if (operator === undefined) return found !== undefined;
+    return operator === '==' ? found === wanted : found !== wanted;
+  };
+  const filters = fc.array(fc.array(selector, { minLength: 1, maxLength: 3 }), {
+    minLength: 1,
+    maxLength: 3,
+  });
+  fc.assert(
+    fc.property(filters, record, (given, fields) => {
+      const compiled = compileFilters(given.map((selectors) => formatFilter(selectors)));
+      const matches = compiled.matches((path) =>
+        Object.hasOwn(fields, path.join('/')) ? fields[path.join('/')] : undefined,
+      );
+      assert.equal(
+        matches,
+        given.some((selectors) => selectors.every((one) => naive(one, fields))),
+      );
+    }),
   );
 });

@@ -62,12 +62,28 @@ export function contentService({ metadata, reader, content }: ContentDeps): Boun
       }
       await using blob = await content.blobs.open(digest);
       const { start, end } = rangeOf(request, blob.sizeBytes);
-      for (let at = start; at < end; at += readChunkBytes) {
-        const length = Math.min(readChunkBytes, end - at);
+      const load = (at: number): { message: Encoded; filled: Promise<void> } | undefined => {
+        if (at >= end) return undefined;
         // Offsets count from the start of the read, not of the blob: clients know it so.
-        const { message, data } = readResponse(context, at - start, length);
-        await blob.readFully(data, at);
-        yield message;
+        const { message, data } = readResponse(context, at - start, Math.min(readChunkBytes, end - at));
+        const filled = blob.readFully(data, at);
+        // Its failure is told when its turn comes.
+        filled.catch(() => {});
+        return { message, filled };
+      };
+      // The next piece is read while the client takes this one.
+      let ready = load(start);
+      try {
+        for (let at = start; ready !== undefined; ) {
+          const { message, filled } = ready;
+          await filled;
+          at += readChunkBytes;
+          ready = load(at);
+          yield message;
+        }
+      } finally {
+        // The file must stay open for a read that nobody waits for any more.
+        await ready?.filled.catch(() => {});
       }
     },
 

@@ -3,11 +3,13 @@ import * as fs from 'node:fs';
 import { fail, wrap } from '../../api/model/errors.ts';
 import type { Digest } from '../../api/model/ids.ts';
 import type { BlobHandle } from '../../api/model/ports/blobs.ts';
-import { close, open, readUpTo } from './files.ts';
+import { close, open } from './files.ts';
+import { ReadAhead, ReadAheadBudget } from './read-ahead.ts';
 
 interface OpenBlob {
   readonly fd: number;
   readonly sizeBytes: number;
+  readonly ahead: ReadAhead;
   users: number;
   /** No longer to be handed out; closed by its last user. */
   dropped: boolean;
@@ -16,6 +18,7 @@ interface OpenBlob {
 export class BlobHandles {
   readonly #path: (digest: Digest) => string;
   readonly #idleMax: number;
+  readonly #budget = new ReadAheadBudget();
   /** Least recently opened first. A blob never changes, so a file that is open is as good as a new one. */
   readonly #open = new Map<Digest, Promise<OpenBlob>>();
 
@@ -26,7 +29,7 @@ export class BlobHandles {
 
   /** Throws `not-found`. */
   async open(digest: Digest): Promise<BlobHandle> {
-    const opening = this.#open.get(digest) ?? openBlob(this.#path(digest), digest);
+    const opening = this.#open.get(digest) ?? openBlob(this.#path(digest), digest, this.#budget);
     this.#open.delete(digest);
     this.#open.set(digest, opening);
     let blob: OpenBlob;
@@ -64,16 +67,25 @@ function retire(opening: Promise<OpenBlob>): void {
   opening.then(
     (blob) => {
       blob.dropped = true;
-      if (blob.users === 0) fs.closeSync(blob.fd);
+      if (blob.users === 0) return shut(blob);
+      return undefined;
     },
     () => {},
   );
 }
 
-async function openBlob(path: string, digest: Digest): Promise<OpenBlob> {
+/** Not before what is read ahead has come: its descriptor may be another file's by then. */
+async function shut({ fd, ahead }: OpenBlob): Promise<void> {
+  ahead.drop();
+  await ahead.idle();
+  await close(fd);
+}
+
+async function openBlob(path: string, digest: Digest, budget: ReadAheadBudget): Promise<OpenBlob> {
   try {
     const fd = await open(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
-    return { fd, sizeBytes: fs.fstatSync(fd).size, users: 0, dropped: false };
+    const sizeBytes = fs.fstatSync(fd).size;
+    return { fd, sizeBytes, ahead: new ReadAhead(fd, sizeBytes, budget), users: 0, dropped: false };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
       throw fail('not-found', `content ${digest}`, error);
@@ -87,7 +99,7 @@ function handleOf(blob: OpenBlob, digest: Digest): BlobHandle {
   return {
     sizeBytes: blob.sizeBytes,
     async readFully(target, position) {
-      const length = await readUpTo(blob.fd, target, position);
+      const length = await blob.ahead.read(target, position);
       if (length === target.byteLength) return;
       throw fail('data-loss', `content ${digest} ends at ${position + length} of ${blob.sizeBytes} bytes`);
     },
@@ -95,7 +107,7 @@ function handleOf(blob: OpenBlob, digest: Digest): BlobHandle {
       if (!held) return;
       held = false;
       blob.users--;
-      if (blob.dropped && blob.users === 0) await close(blob.fd);
+      if (blob.dropped && blob.users === 0) await shut(blob);
     },
   };
 }

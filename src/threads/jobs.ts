@@ -1,5 +1,6 @@
 // The jobs of the pool: its worker threads import this module and run its exports by name.
 import { type MarkResult, mark } from '../actors/metadata/gc/mark.ts';
+import { type NodePages, packNodes } from '../actors/metadata/gc/pages.ts';
 import { type MetadataStoreReader, tables } from '../actors/metadata/schema.ts';
 import type { FetchLayerData, FetchLayerResult } from '../api/model/ports/layer-fetcher.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
@@ -29,10 +30,17 @@ export function fetchLayer(data: FetchLayerData, context: JobContext): Promise<F
 
 let store: { path: string; reader: MetadataStoreReader } | undefined;
 
+export interface MarkedPages extends Omit<MarkResult, 'garbage'> {
+  garbage: NodePages;
+}
+
 /** Finds what no root reaches, in the newest state of the store. */
-export function markGarbage(data: { storePath: string; nowNs: bigint }): MarkResult {
+export function markGarbage(data: { storePath: string; nowNs: bigint }, context: JobContext): MarkedPages {
   if (store?.path !== data.storePath) {
     store = { path: data.storePath, reader: openReader({ path: data.storePath, tables }) };
   }
-  return store.reader.read((txn) => mark(txn, data.nowNs));
+  const { garbage, ...found } = store.reader.read((txn) => mark(txn, data.nowNs));
+  const pages = packNodes(garbage);
+  context.transfer(pages.bytes.buffer, pages.ends.buffer);
+  return { ...found, garbage: pages };
 }

@@ -5,15 +5,16 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { metadataDirectory } from '../../src/boot/directories.ts';
+import { journalPaths } from '../../src/io/journal/device.ts';
 import { dataFile } from '../../src/io/lmdb/offline.ts';
 import { until } from '../fixtures/process.ts';
 import { scratch } from '../fixtures/scratch.ts';
 import { Random } from '../sim/random.ts';
-import { Trial, type TrialStats } from './trial.ts';
+import { busyStore, Trial, type TrialStats } from './trial.ts';
 
 export const tracer = '/usr/bin/strace';
 
-/** What strace(1) makes of the daemon's calls on the store's data file, from the n-th on or only then. */
+/** What strace(1) makes of the daemon's calls on the files of the store, from the n-th on or only then. */
 const faults: readonly ((n: number) => string)[] = [
   (n) => `fdatasync:error=EIO:when=${n}`,
   (n) => `pwrite64:error=EIO:when=${n}`,
@@ -43,7 +44,7 @@ export async function runFaults({ rounds, seed, say }: FaultsOptions): Promise<F
   await using dir = scratch('e', '/dev/shm');
   const random = new Random(seed);
   const root = dir.sub('root');
-  const trial = new Trial({ seed, directory: dir.path, root, cache: dir.sub('cache') });
+  const trial = new Trial({ seed, directory: dir.path, root, cache: dir.sub('cache'), config: busyStore });
   const { world } = trial;
   let injected = 0;
   let ended = 0;
@@ -53,8 +54,11 @@ export async function runFaults({ rounds, seed, say }: FaultsOptions): Promise<F
       const fault = random.pick(faults)(random.int(1, 30));
       world.model.noteAll(`--- round ${round}: ${fault}`);
       const output = dir.sub('strace');
-      const data = join(metadataDirectory(root), dataFile);
-      const args = ['-f', '-q', '-p', String(trial.daemon.pid), '-P', data, '-o', output];
+      const store = metadataDirectory(root);
+      const files = [...journalPaths(store), join(store, dataFile)];
+      const traced = random.chance(0.5) ? files : [random.pick(files)];
+      const args = ['-f', '-q', '-p', String(trial.daemon.pid), ...traced.flatMap((path) => ['-P', path])];
+      args.push('-o', output);
       const trace = spawn(tracer, [...args, '-e', 'trace=pwrite64,fdatasync', '-e', `inject=${fault}`], {
         stdio: ['ignore', 'ignore', 'ignore'],
       });

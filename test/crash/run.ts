@@ -1,7 +1,7 @@
 // `npm run crash -- --rounds 1000 [--seed N] [--root-on tmpfs|disk] [--jobs N]`: kills the daemon until it loses something.
 import { parseArgs } from 'node:util';
 import { scratch } from '../fixtures/scratch.ts';
-import { Trial, type TrialStats } from './trial.ts';
+import { busyStore, Trial, type TrialStats } from './trial.ts';
 
 const usage = 'usage: npm run crash -- [--rounds N] [--seed N] [--root-on tmpfs|disk] [--jobs N]';
 
@@ -22,7 +22,9 @@ export async function runCrashes({ rounds, seed, parent, jobs, say }: RunOptions
   let done = 0;
   const job = async (index: number): Promise<void> => {
     await using dir = scratch('k', parent);
-    const trial = new Trial({ seed: seed + index * 1_000, directory: dir.path, cache: cache.path });
+    // Every other root with the settings that daemons have.
+    const config = index % 2 === 0 ? busyStore : '';
+    const trial = new Trial({ seed: seed + index * 1_000, directory: dir.path, cache: cache.path, config });
     try {
       await trial.begin();
       while (left > 0) {

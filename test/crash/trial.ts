@@ -1,5 +1,5 @@
 // One root under trial: random work, SIGKILL, checks offline and after the next start, again and again.
-import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { tables } from '../../src/actors/metadata/schema.ts';
@@ -8,7 +8,9 @@ import { NamespacesDefinition } from '../../src/api/proto/gen/services/namespace
 import { SnapshotsDefinition } from '../../src/api/proto/gen/services/snapshots/v1/snapshots.ts';
 import { checkRoot } from '../../src/boot/check.ts';
 import { contentDirectory, metadataDirectory } from '../../src/boot/directories.ts';
+import { journalPaths, readJournal } from '../../src/io/journal/device.ts';
 import { openOfflineStore } from '../../src/io/journal/offline.ts';
+import { blockBytes, decodeFileHeader, recordsIn } from '../../src/io/journal/record.ts';
 import { createSys } from '../../src/io/sys/sys.ts';
 import { Random } from '../sim/random.ts';
 import { CrashedDaemon } from './daemon.ts';
@@ -37,6 +39,13 @@ export interface TrialStats {
   killedWhileStarting: number;
   leftovers: number;
 }
+
+/** Settings with which checkpoints are as frequent as kills. */
+export const busyStore = `
+[plugins."io.containerd.metadata.v1.bolt"]
+checkpoint_interval = "40ms"
+journal_bytes_max = 262144
+`;
 
 const concurrency = 8;
 const payloadCount = 40;
@@ -180,8 +189,29 @@ export class Trial {
       else if (fate === 1) tryTo(() => truncateSync(path, 0));
       else if (fate === 2) tryTo(() => writeFileSync(path, 'other bytes', { flag: 'r+' }));
     }
+    this.#tearJournal();
     tryTo(() => writeFileSync(join(contentDirectory(this.#root), 'boot-id'), 'another boot'));
     this.stats.powerLosses++;
+  }
+
+  /** As if the power had gone in the middle of the next record: some of its blocks are there. */
+  #tearJournal(): void {
+    const files = journalPaths(metadataDirectory(this.#root)).map((path) => {
+      const bytes = readJournal(path);
+      const id = decodeFileHeader(bytes, path);
+      const last = recordsIn(bytes, id).sort((a, b) => b.sequence - a.sequence)[0];
+      return { path, bytes, last };
+    });
+    const [newest] = files.sort((a, b) => (b.last?.sequence ?? 0) - (a.last?.sequence ?? 0));
+    if (newest?.last === undefined) return;
+    const { path, bytes, last } = newest;
+    const torn = Buffer.from(bytes.subarray(last.offset, last.end));
+    torn.writeBigUInt64LE(BigInt(last.sequence + 1), 16);
+    const fd = openSync(path, 'r+');
+    for (let at = 0; at < torn.length && last.end + at < bytes.length; at += blockBytes) {
+      if (this.#random.chance(0.7)) writeSync(fd, torn, at, blockBytes, last.end + at);
+    }
+    closeSync(fd);
   }
 
   async #killWhileStarting(): Promise<void> {

@@ -5,6 +5,7 @@ import type { Log } from '../../api/model/ports/log.ts';
 import { type ActorContext, defineActor } from '../../supervisor/actor.ts';
 import { type ActorRef, type Call, noReply, type Settled } from '../../supervisor/types.ts';
 import type { MarkResult } from '../metadata/gc/mark.ts';
+import type { Node } from '../metadata/gc/references.ts';
 import type { MetadataProtocol } from '../metadata/protocol.ts';
 import type { CollectionReport, GcProtocol } from './protocol.ts';
 
@@ -28,10 +29,15 @@ export const gcScheduleDefault: GcSchedule = {
   startupDelayMs: 100,
 };
 
+/** Like a MarkResult, with the garbage in pages of a length for one sweep. */
+export interface Marked extends Pick<MarkResult, 'marked' | 'markMs'> {
+  readonly garbage: Iterable<Node[]>;
+}
+
 export interface GcArgs {
   metadata: ActorRef<MetadataProtocol>;
   /** Finds what nothing refers to, in a view of the store taken after this was called. */
-  mark: (signal: AbortSignal) => Promise<MarkResult>;
+  mark: (signal: AbortSignal) => Promise<Marked>;
   /** Removes from disk the blobs and ingests that nothing records. */
   cleanContent: (signal: AbortSignal) => Promise<void>;
   /** Removes from disk the snapshots that nothing records, those with these backend ids first of all. */
@@ -58,8 +64,6 @@ interface State extends GcArgs {
   ticking: boolean;
 }
 
-/** Records per sweep transaction: each holds up the writer for a millisecond or so. */
-const sweepLengthMax = 64;
 const costsKept = 10;
 const costMsMin = 5;
 const startDeadlineMs = 60_000;
@@ -173,17 +177,22 @@ async function collect(state: State, signal: AbortSignal): Promise<CollectionRep
     const found = await state.mark(signal);
     ({ marked, markMs } = found);
     markedAt = performance.now();
-    for (let i = 0; i < found.garbage.length; i += sweepLengthMax) {
-      const nodes = found.garbage.slice(i, i + sweepLengthMax);
-      const sweepBegan = performance.now();
-      const reply = await metadata.call('gc.sweep', { epoch, nodes }, { signal });
-      longestSweepMs = Math.max(longestSweepMs, performance.now() - sweepBegan);
-      for (const [kind, count] of Object.entries(reply.removed)) removed[kind] = (removed[kind] ?? 0) + count;
-      for (const [name, ids] of Object.entries(reply.snapshots)) {
-        snapshots.set(name, [...(snapshots.get(name) ?? []), ...ids]);
+    for (const page of found.garbage) {
+      for (let left = page; left.length > 0; ) {
+        const reply = await metadata.call('gc.sweep', { epoch, nodes: left }, { signal });
+        left = left.slice(reply.swept);
+        longestSweepMs = Math.max(longestSweepMs, reply.tookMs);
+        for (const [kind, count] of Object.entries(reply.removed)) {
+          removed[kind] = (removed[kind] ?? 0) + count;
+        }
+        for (const [name, ids] of Object.entries(reply.snapshots)) {
+          const known = snapshots.get(name);
+          if (known === undefined) snapshots.set(name, ids);
+          else known.push(...ids);
+        }
+        mounts.push(...reply.mounts);
+        contentDirty ||= reply.contentDirty;
       }
-      mounts.push(...reply.mounts);
-      contentDirty ||= reply.contentDirty;
     }
   } finally {
     await metadata.call('gc.end', { epoch });

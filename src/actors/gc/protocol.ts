@@ -8,7 +8,7 @@ export interface CollectionReport {
   readonly marked: number;
   readonly markMs: number;
   readonly sweepMs: number;
-  /** The longest single transaction of the sweep, its wait in the writer's mailbox included. */
+  /** The longest single transaction of the sweep. */
   readonly longestSweepMs: number;
   readonly cleanupMs: number;
 }

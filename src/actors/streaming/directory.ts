@@ -37,10 +37,10 @@ export class StreamDirectory implements Streams {
     return stream;
   }
 
-  collect(leaseExists: (namespace: Namespace, lease: string) => boolean): number {
+  collect(isKept: (namespace: Namespace, lease: string, id: string) => boolean): number {
     let ended = 0;
     for (const { call, id, close } of this.#streams.values()) {
-      if (call.lease === undefined || leaseExists(call.namespace, call.lease)) continue;
+      if (call.lease === undefined || isKept(call.namespace, call.lease, id)) continue;
       close(fail('canceled', `stream "${id}": lease "${call.lease}" is gone`));
       ended++;
     }

@@ -32,5 +32,5 @@ export interface Streams {
   /** Throws `not-found`. */
   get(namespace: Namespace, id: string): Stream;
   /** Ends the streams whose leases are gone. */
-  collect(leaseExists: (namespace: Namespace, lease: string) => boolean): number;
+  collect(isKept: (namespace: Namespace, lease: string, id: string) => boolean): number;
 }

@@ -15,11 +15,13 @@ import { snapshotActor } from '../../actors/snapshot/actor.ts';
 import { snapshotPath } from '../../actors/snapshot/protocol.ts';
 import { backendLabels } from '../../actors/snapshot/state.ts';
 import type { LoadedSnapshotter } from '../../api/grpc/snapshots.ts';
+import { parseDurationNs } from '../../api/model/duration.ts';
 import { fail } from '../../api/model/errors.ts';
 import type { BlobStore } from '../../api/model/ports/blobs.ts';
 import type { Snapshotter } from '../../api/model/ports/snapshotter.ts';
 import { createBlobStore } from '../../io/blobs/store.ts';
 import { openJournaled, StoreSlot } from '../../io/journal/open.ts';
+import { type JournalLimits, journalLimitsDefault } from '../../io/journal/parts.ts';
 import { poolChild } from '../../supervisor/pool.ts';
 import { actorChild } from '../../supervisor/supervisor.ts';
 import { moduleUrl, threadChild } from '../../supervisor/thread.ts';
@@ -27,6 +29,7 @@ import type { ActorRef } from '../../supervisor/types.ts';
 import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
 
 const threadShutdownMs = 15_000;
+const journalBytesMin = 65_536;
 
 export function eventPlugin({ root, system }: Daemon): Registration {
   return {
@@ -102,8 +105,34 @@ function eventLogLimits(daemon: Daemon): EventLogLimits {
   return { eventsMax: limit('log_events_max', eventsMax), bytesMax: limit('log_bytes_max', bytesMax) };
 }
 
+function journalLimits(daemon: Daemon): Partial<JournalLimits> {
+  const settings = settingsOf(daemon.config, pluginType.metadata, 'bolt');
+  const { fileBytesMax, checkpointAfterMs } = journalLimitsDefault;
+  const interval = settings['checkpoint_interval'];
+  const ns = typeof interval === 'string' ? parseDurationNs(interval) : undefined;
+  if (interval !== undefined && (ns === undefined || ns <= 0n)) {
+    throw fail(
+      'invalid-argument',
+      `config: checkpoint_interval of the metadata store must be a duration like "10s", not ${interval}`,
+    );
+  }
+  const bytes = settings['journal_bytes_max'] ?? fileBytesMax;
+  if (typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < journalBytesMin) {
+    throw fail(
+      'invalid-argument',
+      `config: journal_bytes_max of the metadata store must be ${journalBytesMin} or more, not ${bytes}`,
+    );
+  }
+  return {
+    fileBytesMax: bytes,
+    checkpointAfterMs: ns === undefined ? checkpointAfterMs : Number(ns) / 1e6,
+  };
+}
+
 /** The store, with a thread for its checkpoints that comes when there is something to do. */
-async function storeSlot({ system, root, sys, directories, log }: Daemon): Promise<StoreSlot<Table>> {
+async function storeSlot(daemon: Daemon): Promise<StoreSlot<Table>> {
+  const { system, root, sys, directories, log } = daemon;
+  const limits = journalLimits(daemon);
   const module = moduleUrl(import.meta.url, '../../threads/store');
   const options = { name: 'store', module, threadsMin: 0, threadsMax: 1, queueLengthMax: 4 };
   const thread = poolChild<typeof import('../../threads/store.ts')>(system, options, threadShutdownMs);
@@ -115,6 +144,7 @@ async function storeSlot({ system, root, sys, directories, log }: Daemon): Promi
     openJournaled({
       path,
       tables,
+      limits,
       allocate: (fd, offset, lengthBytes) => sys.fallocate(fd, offset, lengthBytes),
       checkpointer: {
         run: (job) => thread.run('checkpoint', { ...job, storePath: path, tables }, { deadlineMs }),

@@ -1,7 +1,9 @@
 // The garbage collector and its schedule.
-import { type GcSchedule, gcActor, gcScheduleDefault } from '../../actors/gc/actor.ts';
+import { type GcSchedule, gcActor, gcScheduleDefault, type Marked } from '../../actors/gc/actor.ts';
 import { type GcProtocol, gcPath } from '../../actors/gc/protocol.ts';
-import { mark, nodeTables } from '../../actors/metadata/gc/mark.ts';
+import { type MarkResult, mark, nodeTables } from '../../actors/metadata/gc/mark.ts';
+import { packNodes, unpackNodes } from '../../actors/metadata/gc/pages.ts';
+import { nodeOf } from '../../actors/metadata/gc/references.ts';
 import { type MountsActorProtocol, mountsPath } from '../../actors/mounts/protocol.ts';
 import { type SnapshotProtocol, snapshotPath } from '../../actors/snapshot/protocol.ts';
 import type { Streams } from '../../actors/streaming/protocol.ts';
@@ -59,17 +61,29 @@ export function gcPlugin({ config, root, system, pool, directories, log, clock }
         schedule: scheduleOf(settingsOf(config, pluginType.gc, 'scheduler')),
         mark: async (signal: AbortSignal) => {
           const nowNs = clock.nowNs();
-          // Streams are no records: those that a lease kept end when it is found gone.
-          streams.collect((namespace, lease) => reader.leaseExists(namespace, lease));
           const entries = [...nodeTables, 'lease_resources' as const].reduce(
             (sum, t) => sum + store.count(t),
             0,
           );
           // Waking a pool thread takes longer than marking this many.
-          if (entries <= markInPlaceMax) return store.read((txn) => mark(txn, nowNs));
-          // Other threads see the tables alone.
-          await store.checkpoint();
-          return pool.run('markGarbage', { storePath: directories.metadata, nowNs }, { signal });
+          let found: Marked & Pick<MarkResult, 'streams'>;
+          if (entries <= markInPlaceMax) {
+            const { garbage, ...rest } = store.read((txn) => mark(txn, nowNs));
+            found = { ...rest, garbage: unpackNodes(packNodes(garbage)) };
+          } else {
+            // Other threads see the tables alone.
+            await store.checkpoint();
+            const data = { storePath: directories.metadata, nowNs };
+            const { garbage, ...rest } = await pool.run('markGarbage', data, { signal });
+            found = { ...rest, garbage: unpackNodes(garbage) };
+          }
+          // Streams are no records: those that a lease kept end when it is gone, unless a label names them.
+          const named = new Set(found.streams);
+          streams.collect(
+            (namespace, lease, id) =>
+              reader.leaseExists(namespace, lease) || named.has(nodeOf('stream', namespace, id)),
+          );
+          return found;
         },
         cleanContent: async (signal: AbortSignal) => {
           await content.cleanup(signal);

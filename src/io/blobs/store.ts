@@ -2,6 +2,7 @@
 import * as fs from 'node:fs';
 import * as fsp from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fail, wrap } from '../../api/model/errors.ts';
 import {
   type Digest,
@@ -46,6 +47,9 @@ const bootIdFile = '/proc/sys/kernel/random/boot_id';
 /** Few, since everybody shares libuv's threads and nobody waits for this. */
 const settleLanes = 2;
 const listPageLength = 512;
+
+const removalsInARow = 32;
+const removalPauseMs = 1;
 
 export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
   const blobs = join(options.directory, 'blobs');
@@ -111,7 +115,11 @@ export function createBlobStore(options: BlobStoreOptions): FileBlobStore {
 
     async emptyTrash() {
       const names = await fsp.readdir(trash);
-      for (const name of names) await fsp.rm(join(trash, name), { force: true });
+      for (const [index, name] of names.entries()) {
+        await fsp.rm(join(trash, name), { force: true });
+        // A file system that is busy with removals holds up the writes of others.
+        if (index % removalsInARow === removalsInARow - 1) await sleep(removalPauseMs);
+      }
       return names.length;
     },
 

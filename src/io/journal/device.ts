@@ -45,6 +45,12 @@ export function journalPaths(directory: string): [string, string] {
   return [join(directory, 'journal-0'), join(directory, 'journal-1')];
 }
 
+const attemptsMax = 3;
+
+function shortWrite(name: string): Error {
+  return Object.assign(new Error(`${name} takes only a part of what is written`), { code: 'EIO' });
+}
+
 class FileDevice implements JournalDevice {
   readonly name: string;
   sizeBytes: number;
@@ -64,21 +70,23 @@ class FileDevice implements JournalDevice {
     fdatasyncSync(this.#fd);
   }
 
+  // A record that was written in part is written again as a whole: what the disk says of the part is not relied on.
   writeSync(bytes: Buffer, offset: number): void {
-    for (let done = 0; done < bytes.length; ) {
-      done += writeSync(this.#fd, bytes, done, bytes.length - done, offset + done);
+    for (let attempt = 0; attempt < attemptsMax; attempt++) {
+      if (writeSync(this.#fd, bytes, 0, bytes.length, offset) === bytes.length) return;
     }
+    throw shortWrite(this.name);
   }
 
   write(bytes: Buffer, offset: number, done: (error: Error | null) => void): void {
-    const more = (from: number) => {
-      write(this.#fd, bytes, from, bytes.length - from, offset + from, (error, written) => {
-        if (error !== null) done(error);
-        else if (from + written >= bytes.length) done(null);
-        else more(from + written);
+    const attempt = (left: number) => {
+      write(this.#fd, bytes, 0, bytes.length, offset, (error, written) => {
+        if (error !== null || written === bytes.length) done(error);
+        else if (left > 1) attempt(left - 1);
+        else done(shortWrite(this.name));
       });
     };
-    more(0);
+    attempt(attemptsMax);
   }
 
   async grow(sizeBytes: number): Promise<void> {

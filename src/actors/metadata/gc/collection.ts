@@ -18,10 +18,11 @@ const tableOf: Readonly<Record<string, NodeTable>> = {
   mount: 'mounts',
 };
 
-/** Where the record of a node is. */
-export function recordOf(node: Node): { table: NodeTable; key: Buffer } {
+/** Where the record of a node is; streams have none. */
+export function recordOf(node: Node): { table: NodeTable; key: Buffer } | undefined {
   const { kind, namespace, id } = nodeParts(node);
-  return { table: tableOf[kind] as NodeTable, key: keyOf(namespace, ...id) };
+  const table = tableOf[kind];
+  return table === undefined ? undefined : { table, key: keyOf(namespace, ...id) };
 }
 
 export class Collection {
@@ -66,10 +67,10 @@ export class Collection {
   keeps(txn: Pick<MetadataReadTxn, 'get'>, node: Node, nowNs: bigint): boolean {
     this.#follow(txn, nowNs);
     if (this.#kept.has(node)) return true;
-    const { table, key } = recordOf(node);
-    const value = txn.get(table, key);
-    if (value === undefined) return true;
-    const { keptBy } = describe(table, key, value, nowNs);
+    const record = recordOf(node);
+    const value = record && txn.get(record.table, record.key);
+    if (record === undefined || value === undefined) return true;
+    const { keptBy } = describe(record.table, record.key, value, nowNs);
     if (!keptBy.some((keeper) => this.#kept.has(keeper))) return false;
     this.#pending.push(node);
     return true;
@@ -79,10 +80,10 @@ export class Collection {
     for (let node = this.#pending.pop(); node !== undefined; node = this.#pending.pop()) {
       if (this.#kept.has(node)) continue;
       this.#kept.add(node);
-      const { table, key } = recordOf(node);
-      const value = txn.get(table, key);
-      if (value === undefined) continue;
-      const { strong, refs, conditional } = describe(table, key, value, nowNs);
+      const record = recordOf(node);
+      const value = record && txn.get(record.table, record.key);
+      if (record === undefined || value === undefined) continue;
+      const { strong, refs, conditional } = describe(record.table, record.key, value, nowNs);
       this.#pending.push(...strong, ...refs, ...conditional.map(({ target }) => target));
     }
   }

@@ -149,6 +149,8 @@ export function leasedNode(key: Uint8Array): Node | undefined {
 export interface MarkResult {
   /** What nothing reaches, in the order in which it is to be removed. */
   garbage: Node[];
+  /** Streams that something reachable names: they are no records, whoever keeps them asks. */
+  streams: Node[];
   marked: number;
   /** Time that the marking took its thread. */
   markMs: number;
@@ -227,7 +229,8 @@ export function mark(txn: MetadataReadTxn, nowNs: bigint): MarkResult {
   snapshots.sort((a, b) => b.depth - a.depth);
   const leaseCount = garbage.findIndex((node) => !node.startsWith('lease\0'));
   garbage.splice(leaseCount < 0 ? garbage.length : leaseCount, 0, ...snapshots.map(({ node }) => node));
-  return { garbage, marked, markMs: performance.now() - beganMs };
+  const streams = [...full].filter((node) => node.startsWith('stream\0'));
+  return { garbage, streams, marked, markMs: performance.now() - beganMs };
 }
 
 function depthOf(nodes: ReadonlyMap<Node, GraphNode>, parent: Node | undefined): number {

@@ -10,6 +10,10 @@ import type { WriteTxn } from '../txn.ts';
 import { type Node, nodeParts } from './references.ts';
 
 export interface SweepReply {
+  /** How many of the nodes were looked at before the time was up: the rest is to be sent again. */
+  swept: number;
+  /** What the transaction took. */
+  tookMs: number;
   /** Records removed, by kind of node. */
   removed: Record<string, number>;
   /** Backend ids of removed snapshots, by snapshotter. */
@@ -28,6 +32,9 @@ export interface CollectionProtocol {
   'gc.end': { request: { epoch: number }; reply: void };
 }
 
+/** What one sweep may take of the thread that serves. */
+const sweepMsMax = 1;
+
 export const collectionOps = {
   'gc.begin'(txn: WriteTxn): { epoch: number } {
     return { epoch: txn.collection.begin() };
@@ -36,15 +43,22 @@ export const collectionOps = {
   'gc.sweep'(txn: WriteTxn, { epoch, nodes }: CollectionProtocol['gc.sweep']['request']): SweepReply {
     const { collection } = txn;
     if (!collection.isCurrent(epoch)) throw fail('aborted', `collection ${epoch} is over`);
-    const reply: SweepReply = { removed: {}, snapshots: {}, mounts: [], contentDirty: false };
+    const beganMs = performance.now();
+    const reply: SweepReply = {
+      ...{ swept: 0, tookMs: 0, removed: {}, snapshots: {}, mounts: [], contentDirty: false },
+    };
     const nowNs = txn.nowNs();
     for (const node of nodes) {
+      // At least one each time, so that there is an end.
+      if (reply.swept > 0 && performance.now() - beganMs >= sweepMsMax) break;
+      reply.swept++;
       if (collection.keeps(txn, node, nowNs)) continue;
       if (remove(txn, node, reply)) {
         const { kind } = nodeParts(node);
         reply.removed[kind] = (reply.removed[kind] ?? 0) + 1;
       }
     }
+    reply.tookMs = performance.now() - beganMs;
     return reply;
   },
 
@@ -93,6 +107,7 @@ function remove(txn: WriteTxn, node: Node, reply: SweepReply): boolean {
     }
     case 'container':
     case 'sandbox':
+    case 'stream':
       return false;
   }
 }

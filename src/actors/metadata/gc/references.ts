@@ -13,7 +13,8 @@ export type NodeKind =
   | 'lease'
   | 'ingest'
   | 'sandbox'
-  | 'mount';
+  | 'mount'
+  | 'stream';
 
 export function nodeOf(kind: NodeKind, namespace: string, ...id: string[]): Node {
   return [kind, namespace, ...id].join('\0');
@@ -52,7 +53,7 @@ function isSuffix(rest: string): boolean {
 
 /** The node that `<kind...>` and a label's value name, or undefined when the key is none of ours. */
 function target(namespace: string, name: string, value: string): Node | undefined {
-  for (const kind of ['content', 'image', 'container', 'mount'] as const) {
+  for (const kind of ['content', 'image', 'container', 'mount', 'stream'] as const) {
     if (name.startsWith(kind) && isSuffix(name.slice(kind.length))) return nodeOf(kind, namespace, value);
   }
   if (name.startsWith('snapshot.')) {

@@ -2,7 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { mark } from '../../../../src/actors/metadata/gc/mark.ts';
-import { conditionHolds, labelReferences, nodeOf } from '../../../../src/actors/metadata/gc/references.ts';
+import type { SweepReply } from '../../../../src/actors/metadata/gc/ops.ts';
+import { nodePageLength, packNodes, unpackNodes } from '../../../../src/actors/metadata/gc/pages.ts';
+import {
+  conditionHolds,
+  labelReferences,
+  type Node,
+  nodeOf,
+} from '../../../../src/actors/metadata/gc/references.ts';
 import { Any } from '../../../../src/api/proto/gen/google/protobuf/any.ts';
 import { Container } from '../../../../src/api/proto/gen/services/containers/v1/containers.ts';
 import { Info } from '../../../../src/api/proto/gen/services/content/v1/content.ts';
@@ -190,6 +197,54 @@ test('conditional references', () => {
   assert.equal(conditionHolds('nonsense', 1n, 12n * hour), false);
 });
 
+/** Sends what a sweep had no time for again, as the collector does. */
+async function sweepAll(h: MetadataHarness, epoch: number, nodes: readonly Node[]): Promise<SweepReply> {
+  const total: SweepReply = {
+    ...{ swept: 0, tookMs: 0, removed: {}, snapshots: {}, mounts: [], contentDirty: false },
+  };
+  while (total.swept < nodes.length) {
+    const reply = await h.metadata.call('gc.sweep', { epoch, nodes: nodes.slice(total.swept) });
+    assert.ok(reply.swept > 0);
+    total.swept += reply.swept;
+    total.contentDirty ||= reply.contentDirty;
+    for (const [kind, count] of Object.entries(reply.removed)) {
+      total.removed[kind] = (total.removed[kind] ?? 0) + count;
+    }
+    Object.assign(total.snapshots, reply.snapshots);
+  }
+  return total;
+}
+
+test('lists of nodes go between threads in pages', () => {
+  const nodes = Array.from({ length: 2 * nodePageLength + 1 }, (_, n) =>
+    nodeOf('snapshot', 'ns', 'native', `schlüssel ${n}`),
+  );
+  const pages = [...unpackNodes(packNodes(nodes))];
+  assert.deepEqual(
+    pages.map((page) => page.length),
+    [nodePageLength, nodePageLength, 1],
+  );
+  assert.deepEqual(pages.flat(), nodes);
+  assert.deepEqual([...unpackNodes(packNodes([]))], []);
+});
+
+test('streams that something reachable names are told', async () => {
+  await using h = await startMetadata();
+  const { blob, image } = helpers(h);
+  await blob(1, { 'ref.stream': 'one', 'ref.stream.x': 'two', 'ref.streams': 'three' });
+  await blob(2, { 'ref.stream': 'garbage names me' });
+  await image('i', 1);
+  const { streams } = h.view((txn) => mark(txn, BigInt(Date.now()) * 1_000_000n));
+  assert.deepEqual(streams.sort(), [nodeOf('stream', namespace, 'one'), nodeOf('stream', namespace, 'two')]);
+  const { epoch } = await h.metadata.call('gc.begin', {});
+  await blob(3, { 'ref.stream': 'four' });
+  const swept = await sweepAll(h, epoch, [
+    nodeOf('content', namespace, digest(2)),
+    nodeOf('content', namespace, digest(3)),
+  ]);
+  assert.deepEqual(swept.removed, { content: 1 });
+});
+
 test('a sweep spares what was written or referred to since the collection began', async () => {
   await using h = await startMetadata();
   const { blob, image, lease, leaseAdd, garbage } = helpers(h);
@@ -203,7 +258,7 @@ test('a sweep spares what was written or referred to since the collection began'
   await leaseAdd('l', 'content', digest(3));
   const info = Info.encode(Info.create({ digest: digest(4), labels: new Map([['x', 'y']]) })).finish();
   await h.metadata.call('content.update', { namespace, info, mask: ['labels.x'] });
-  const swept = await h.metadata.call('gc.sweep', { epoch, nodes });
+  const swept = await sweepAll(h, epoch, nodes);
   assert.deepEqual(swept.removed, { content: 1 });
   assert.equal(h.reader.content(namespace, digest(5)), undefined);
   for (let n = 1; n <= 4; n++) assert.ok(h.reader.content(namespace, digest(n)), `blob ${n}`);
@@ -221,7 +276,7 @@ test('a sweep of everything tells the world of images and snapshots', async () =
   await take('s');
   h.events.length = 0;
   const { epoch } = await h.metadata.call('gc.begin', {});
-  const swept = await h.metadata.call('gc.sweep', { epoch, nodes: garbage() });
+  const swept = await sweepAll(h, epoch, garbage());
   await h.metadata.call('gc.end', { epoch });
   assert.deepEqual(swept.removed, { snapshot: 1, content: 1, image: 1 });
   assert.deepEqual(swept.snapshots, { overlayfs: [1] });

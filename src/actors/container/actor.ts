@@ -204,7 +204,8 @@ export const containerActor = defineActor<ContainerProtocol, ContainerSignal, Co
       const exit = execId === '' ? state.init.exit : state.execs.get(execId)?.exit;
       if (exit === undefined || exit.told) return undefined;
       exit.told = true;
-      if (!state.init.deleting) save(state);
+      // An exec's exit that is told again after a takeover is known by its time; init's may come days later.
+      if (execId === '' && !state.init.deleting) save(state);
       return undefined;
     },
   },

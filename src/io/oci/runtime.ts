@@ -1,6 +1,5 @@
 // An OCI runtime (runc, crun, or another with their command line) as the shim drives it.
-import { mkdtempSync, readFileSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { codeOf, fail, messageOf } from '../../api/model/errors.ts';
 import type {
@@ -135,8 +134,8 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
     },
 
     async exec(place, { id, process }, io, limits) {
-      const directory = mkdtempSync(join(tmpdir(), 'runc-process'));
-      const processPath = join(directory, 'process.json');
+      // In the bundle, which only root can read: one file made and one removed.
+      const processPath = join(place.bundle, `${id}.process.json`);
       const pidFile = join(place.bundle, `${id}.pid`);
       const stop = new AbortController();
       const attached = io.attached(stop.signal);
@@ -161,7 +160,7 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
         rmSync(pidFile, { force: true });
         throw error;
       } finally {
-        rmSync(directory, { recursive: true, force: true });
+        rmSync(processPath, { force: true });
       }
     },
 

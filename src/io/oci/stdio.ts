@@ -1,5 +1,5 @@
 // Opens the streams of a process as its creator asked for them, and takes hold of them again in another shim process.
-import { constants, openSync } from 'node:fs';
+import { constants, fchownSync, openSync } from 'node:fs';
 import { fail } from '../../api/model/errors.ts';
 import type { Stdio, StdioOwner, StdioPaths } from '../../api/model/ports/container-host.ts';
 import type { Terminals } from '../sys/terminal.ts';
@@ -37,6 +37,13 @@ async function openStreams(
   signal: AbortSignal,
 ): Promise<Stdio> {
   const { nullFd, pipes } = deps;
+  /** So that the process may open its streams again under its own name. */
+  const given = (...fds: number[]): number[] => {
+    if (owner.ioUid !== 0 || owner.ioGid !== 0) {
+      for (const fd of fds) if (fd !== nullFd) fchownSync(fd, owner.ioUid, owner.ioGid);
+    }
+    return fds;
+  };
   if (stdin === '' && stdout === '' && stderr === '') return streamStdio([nullFd, nullFd, nullFd], ends);
   const target = outputTarget(stdout);
   switch (target.scheme) {
@@ -48,7 +55,7 @@ async function openStreams(
       const output = await openOutput(target.path, ends, pipes, signal);
       const errors =
         stderr === stdout ? output : await openOutput(outputTarget(stderr).path, ends, pipes, signal);
-      return streamStdio([input?.read ?? nullFd, output.write, errors.write], ends, {
+      return streamStdio(given(input?.read ?? nullFd, output.write, errors.write), ends, {
         keeper: input?.keeper,
       });
     }
@@ -58,7 +65,7 @@ async function openStreams(
     }
     default: {
       const logger = await startLogger(target, owner, ends, deps);
-      return streamStdio([nullFd, logger.stdout, logger.stderr], ends, { stop: logger.stop });
+      return streamStdio(given(nullFd, logger.stdout, logger.stderr), ends, { stop: logger.stop });
     }
   }
 }

@@ -8,6 +8,8 @@ import type { Pipes } from '../sys/pipes.ts';
 
 /** How long clients may take to open their ends. */
 export const openDeadlineMs = 30_000;
+/** What an output fifo holds: four times the usual, for fewer changes between writer and reader. */
+const outputCapacityBytes = 256 * 1024;
 const retryMsMin = 1;
 const retryMsMax = 50;
 
@@ -66,7 +68,10 @@ export async function openOutput(
   const write = ends.keep(await openWithReader(path, signal));
   pipes.setBlocking(write, true);
   const fifo = fstatSync(write).isFIFO();
-  if (fifo) ends.keep(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
+  if (fifo) {
+    ends.keep(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
+    pipes.setCapacity(write, outputCapacityBytes);
+  }
   return { write, fifo };
 }
 

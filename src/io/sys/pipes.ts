@@ -9,6 +9,8 @@ const fcntlCommand = { getFlags: 3, setFlags: 4, setPipeSize: 1031 } as const;
 export interface Pipes {
   /** A pipe of at least that capacity where the system allows it; the reading end does not block. */
   pipe(capacityBytes?: number): { read: number; write: number };
+  /** Lets a pipe or fifo hold that much, where the system allows it. */
+  setCapacity(fd: number, capacityBytes: number): void;
   /** Makes reads and writes of whoever shares the descriptor wait, or not. */
   setBlocking(fd: number, blocking: boolean): void;
 }
@@ -30,15 +32,18 @@ export function openPipes(library = 'libc.so.6'): Pipes {
       throw new SysError(koffi.errno(), 'fcntl', `fd ${fd}`);
     }
   };
+  // Beyond what the system allows, the usual capacity has to do.
+  const setCapacity = (fd: number, capacityBytes: number) =>
+    void fcntl(fd, fcntlCommand.setPipeSize, 'int', capacityBytes);
   return {
     setBlocking,
+    setCapacity,
     pipe(capacityBytes) {
       const ends = [0, 0];
       if (pipe2(ends, closeOnExec) !== 0) throw new SysError(koffi.errno(), 'pipe2', '');
       const [read, write] = ends as [number, number];
       setBlocking(read, false);
-      // Beyond what the system allows a user, the usual capacity has to do.
-      if (capacityBytes !== undefined) fcntl(write, fcntlCommand.setPipeSize, 'int', capacityBytes);
+      if (capacityBytes !== undefined) setCapacity(write, capacityBytes);
       return { read, write };
     },
   };

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createClient } from '../../src/api/client/client.ts';
+import type { EventPosition } from '../../src/api/model/envelope.ts';
 import { TaskExit } from '../../src/api/proto/gen/events/task.ts';
 import { EventsDefinition } from '../../src/api/proto/gen/services/events/v1/events.ts';
 import { type Daemon, startDaemon } from '../fixtures/daemon.ts';
@@ -9,7 +10,7 @@ import { type Daemon, startDaemon } from '../fixtures/daemon.ts';
 const config = '[plugins."io.containerd.event.v1.exchange"]\nlog_events_max = 20\n';
 
 /** The numbers and topics of `count` events after `after`. */
-async function take({ address }: Daemon, after: number, count: number, ...filters: string[]) {
+async function take({ address }: Daemon, after: EventPosition, count: number, ...filters: string[]) {
   using client = createClient({ address });
   const seen: string[] = [];
   const controller = new AbortController();
@@ -66,4 +67,5 @@ test('a subscriber goes on after the last event that it saw, whatever became of 
   await assert.rejects(take(daemon, 0, 1), { code: 'out-of-range', message: /oldest that is kept is 6/ });
   await assert.rejects(take(daemon, -1, 1), { code: 'invalid-argument', message: /troupe-events-after/ });
   assert.equal((await take(daemon, 5, 20)).at(-1), '25 /d');
+  assert.deepEqual(await take(daemon, 'oldest', 1), ['6 /d']);
 });

@@ -1,4 +1,5 @@
 // The face of the events actor, and of the exchange behind it for whoever runs on the same thread.
+import type { EventPosition } from '../../api/model/envelope.ts';
 import type { Filter } from '../../api/model/filter.ts';
 import type { Envelope } from '../../api/proto/gen/types/event.ts';
 
@@ -32,8 +33,8 @@ export interface SubscribeOptions {
 }
 
 export interface ReplayOptions extends SubscribeOptions {
-  /** The number of the last event that the subscriber has seen; 0: from the first one ever. */
-  readonly after: number;
+  /** The number of the last event that the subscriber has seen; 0: from the first one ever, or nothing. */
+  readonly after: EventPosition;
 }
 
 export interface EventExchange {

@@ -8,6 +8,8 @@ import type { EventExchange, EventSubscription, PublishedEvent, ReplayOptions } 
 const rowsPerTurn = 256;
 
 export interface ReplaySource {
+  /** The number of the oldest event that is kept; that of the next one when there is none. */
+  oldestEvent(): number;
   /** Up to `limit` logged events after number `after`; `out-of-range` when one is gone or none has come so far. */
   eventsAfter(after: number, limit: number): readonly { sequence: number; bytes: Uint8Array }[];
 }
@@ -17,7 +19,7 @@ export async function* replayEvents(
   log: ReplaySource,
   { after, ...options }: ReplayOptions,
 ): AsyncGenerator<PublishedEvent> {
-  let seen = after;
+  let seen = after === 'oldest' ? log.oldestEvent() - 1 : after;
   let live: EventSubscription | undefined;
   try {
     while (live === undefined) {

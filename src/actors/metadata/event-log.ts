@@ -75,7 +75,7 @@ export class EventLog {
 
   #ensureOpen(txn: ReadTxn<Table>): void {
     if (this.#open) return;
-    this.#first = firstEvent(txn) ?? 1;
+    this.#first = oldestEvent(txn);
     this.#last = lastEvent(txn, this.#first);
     this.#bytes = 0;
     this.#unsizedFrom = this.#first;
@@ -115,6 +115,11 @@ export function eventKey(sequence: number): Buffer {
 
 export function eventOfKey(key: Uint8Array): number {
   return Number(Buffer.from(key.buffer, key.byteOffset, key.byteLength).readBigUInt64BE());
+}
+
+/** The number of the oldest event that is kept, 1 when there is none. */
+export function oldestEvent(txn: ReadTxn<Table>): number {
+  return firstEvent(txn) ?? 1;
 }
 
 function firstEvent(txn: ReadTxn<Table>): number | undefined {

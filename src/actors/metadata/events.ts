@@ -2,7 +2,7 @@
 // their rows are durable.
 import { encodeForwarded } from '../../api/model/envelope.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
-import { eventsAfter, identityOf, type LoggedEvent } from './event-log.ts';
+import { eventsAfter, identityOf, type LoggedEvent, oldestEvent } from './event-log.ts';
 import type { MetadataStoreReader } from './schema.ts';
 import type { WriteTxn } from './txn.ts';
 
@@ -33,8 +33,12 @@ export const eventOps = {
 export interface EventsReads {
   /** See `eventsAfter`. */
   eventsAfter(after: number, limit: number): LoggedEvent[];
+  oldestEvent(): number;
 }
 
 export function eventsReads(store: MetadataStoreReader): EventsReads {
-  return { eventsAfter: (after, limit) => store.read((txn) => eventsAfter(txn, after, limit)) };
+  return {
+    eventsAfter: (after, limit) => store.read((txn) => eventsAfter(txn, after, limit)),
+    oldestEvent: () => store.read(oldestEvent),
+  };
 }

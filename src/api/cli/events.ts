@@ -1,22 +1,29 @@
 // troupe events: prints what happens in the daemon, a line per event.
 import { type Command, InvalidArgumentError } from 'commander';
+import { type EventPosition, parsePosition } from '../model/envelope.ts';
 import { formatRfc3339 } from '../model/time.ts';
 import type { Run } from './context.ts';
 import { messageJson, printable } from './format.ts';
 
-function sequence(text: string): number {
-  const value = Number(text);
-  if (/^\d+$/.test(text) && Number.isSafeInteger(value)) return value;
-  throw new InvalidArgumentError('It must be a whole number.');
+function position(text: string): EventPosition {
+  try {
+    return parsePosition(text);
+  } catch {
+    throw new InvalidArgumentError('It must be the number of an event, or "oldest".');
+  }
 }
 
 export function addEventsCommand(program: Command, run: Run): void {
   program
     .command('events')
     .description('print events as they happen, until interrupted')
-    .option('--after <number>', 'first what came after this event; prints the number of each', sequence)
+    .option(
+      '--after <number>',
+      'first what came after this event, or after all that are gone (oldest); prints the number of each',
+      position,
+    )
     .argument('[filter...]', 'such as topic~="^/tasks/"; several are alternatives')
-    .action((filters: string[], { after }: { after?: number }) =>
+    .action((filters: string[], { after }: { after?: EventPosition }) =>
       run(async ({ client, signal, print }) => {
         try {
           for await (const event of client.events.subscribe(filters, { signal, after })) {

@@ -1,5 +1,5 @@
 // The event stream, with the events that containerd defines decoded.
-import { eventsAfterHeader, sequenceOfEnvelope } from '../model/envelope.ts';
+import { type EventPosition, eventsAfterHeader, sequenceOfEnvelope } from '../model/envelope.ts';
 import { goZeroTime } from '../model/time.ts';
 import * as container from '../proto/gen/events/container.ts';
 import * as content from '../proto/gen/events/content.ts';
@@ -28,9 +28,10 @@ export interface Event {
 export interface SubscribeOptions extends CallOptions {
   /**
    * Number of the last event seen: those that came later come first, then live ones, without a gap. 0 begins with the
-   * first ever. `out-of-range` when some are gone. A daemon that keeps no log begins with live events.
+   * first ever, `oldest` with the first that is kept. `out-of-range` when some are gone. A daemon that keeps no log
+   * begins with live events.
    */
-  after?: number | undefined;
+  after?: EventPosition | undefined;
 }
 
 export interface Events {

@@ -7,7 +7,7 @@ import type {
 } from '../../actors/events/protocol.ts';
 import type { MetadataProtocol } from '../../actors/metadata/protocol.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
-import { eventsAfterHeader, parseSequence } from '../model/envelope.ts';
+import { eventsAfterHeader, parsePosition } from '../model/envelope.ts';
 import { fail, messageOf } from '../model/errors.ts';
 import { compileFilters, type Filter } from '../model/filter.ts';
 import { checkEnvelope, checkTopic } from '../model/topic.ts';
@@ -31,7 +31,7 @@ export function eventsService({ exchange, metadata, replay }: EventsDeps): Bound
     const filter = eventFilter(filters);
     const [after] = headers.get(eventsAfterHeader);
     if (after === undefined) return exchange.subscribe({ filter, signal });
-    return replay({ filter, signal, after: parseSequence(after) });
+    return replay({ filter, signal, after: parsePosition(after) });
   }
 
   return bindService(

@@ -12,7 +12,7 @@ const tagBytes = [(sequenceTag & 0x7f) | 0x80, sequenceTag >> 7] as const;
 /** The tag and a little-endian 64-bit number, always last: it is read and written in place. */
 const tailBytes = tagBytes.length + 8;
 
-/** Request header: the number of the last event that a subscriber has seen. */
+/** Request header: the number of the last event that a subscriber has seen, or `oldest` for all that are kept. */
 export const eventsAfterHeader = 'troupe-events-after';
 
 export interface NewEvent {
@@ -85,13 +85,17 @@ export function sequenceOfEnvelope(envelope: Envelope): number {
   return field?.length === 8 ? Number(asBuffer(field).readBigUInt64LE(0)) : 0;
 }
 
-/** What a subscriber sends to receive what it missed: a whole number. Throws `invalid-argument` on anything else. */
-export function parseSequence(text: string): number {
+/** After which event a subscriber begins. */
+export type EventPosition = number | 'oldest';
+
+/** Throws `invalid-argument` for what is neither a whole number nor `oldest`. */
+export function parsePosition(text: string): EventPosition {
+  if (text === 'oldest') return text;
   const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (Number.isSafeInteger(value)) return value;
   throw fail(
     'invalid-argument',
-    `${eventsAfterHeader} must be the number of an event, not "${text.slice(0, 64)}"`,
+    `${eventsAfterHeader} must be the number of an event or "oldest", not "${text.slice(0, 64)}"`,
   );
 }
 

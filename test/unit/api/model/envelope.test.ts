@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import {
   encodeEvent,
   encodeForwarded,
-  parseSequence,
+  parsePosition,
   sequenceOf,
   sequenceOfEnvelope,
   setSequence,
@@ -62,10 +62,11 @@ test('bytes without a number have number 0', () => {
   assert.throws(() => setSequence(plain, 1), { code: 'internal' });
 });
 
-test('a number to go on from is a whole number', () => {
-  assert.equal(parseSequence('0'), 0);
-  assert.equal(parseSequence('9007199254740991'), Number.MAX_SAFE_INTEGER);
+test('where to go on from is a whole number, or the oldest event', () => {
+  assert.equal(parsePosition('0'), 0);
+  assert.equal(parsePosition('oldest'), 'oldest');
+  assert.equal(parsePosition('9007199254740991'), Number.MAX_SAFE_INTEGER);
   for (const bad of ['', '-1', '1.5', '1e3', ' 1', '9007199254740992', 'x'.repeat(100)]) {
-    assert.throws(() => parseSequence(bad), { code: 'invalid-argument' });
+    assert.throws(() => parsePosition(bad), { code: 'invalid-argument' });
   }
 });

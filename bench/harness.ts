@@ -107,6 +107,32 @@ export class Bench {
     }
   }
 
+  /**
+   * Troupe alone, under two conditions: what the second one costs stands in its column, what the first one costs in
+   * that of containerd, as the figure's name should say.
+   */
+  compareOwn(
+    at: { figure: string; medium: Medium; unit: string; goal: Goal },
+    costs: { first: number[]; second: number[] },
+  ): void {
+    const first = median(costs.first);
+    const second = median(costs.second);
+    this.#record({
+      question: this.#question,
+      figure: at.figure,
+      medium: at.medium,
+      unit: at.unit,
+      better: 'lower',
+      troupe: second,
+      containerd: first,
+      ratio: first / second,
+      goal: at.goal,
+      rounds: { troupe: costs.second, containerd: costs.first },
+      processors: cpus().length,
+      date: new Date().toISOString(),
+    });
+  }
+
   #record(figure: Figure): void {
     this.figures.push(figure);
     const line = JSON.stringify(figure, (_, value: unknown) =>

@@ -12,7 +12,41 @@ const windowStepBytes = 2 ** 28;
 
 interface Stream {
   done(error: string | undefined): void;
+  /** Hears of the messages of a stream that stays open. */
+  readonly onMessages: ((count: number) => void) | undefined;
   dataBytes: number;
+  counter: MessageCounter | undefined;
+}
+
+/** Counts gRPC messages in a body, wherever it is cut. */
+class MessageCounter {
+  #prefix = 0;
+  #prefixBytes = 0;
+  #bytesLeft = 0;
+
+  /** How many messages these bytes complete. */
+  push(bytes: Buffer, start: number, end: number): number {
+    let count = 0;
+    for (let at = start; at < end; ) {
+      if (this.#bytesLeft > 0) {
+        const length = Math.min(this.#bytesLeft, end - at);
+        this.#bytesLeft -= length;
+        at += length;
+        if (this.#bytesLeft === 0) count++;
+        continue;
+      }
+      // The first byte is the flag; the length follows, its high byte first.
+      if (this.#prefixBytes > 0) this.#prefix = this.#prefix * 256 + bytes[at]!;
+      this.#prefixBytes++;
+      at++;
+      if (this.#prefixBytes < grpcPrefixBytes) continue;
+      this.#bytesLeft = this.#prefix;
+      if (this.#prefix === 0) count++;
+      this.#prefix = 0;
+      this.#prefixBytes = 0;
+    }
+    return count;
+  }
 }
 
 /**
@@ -21,23 +55,26 @@ interface Stream {
  */
 export class LoadConnection {
   readonly #socket: Socket;
-  readonly #headers: Buffer;
+  readonly #headers: Readonly<Record<string, string>>;
+  /** Header blocks by path. */
+  readonly #blocks = new Map<string, Buffer>();
   readonly #streams = new Map<number, Stream>();
   readonly #out: Buffer[] = [];
   /** Requests that wait for the peer's connection window. */
-  readonly #blocked: { request: Buffer; stream: Stream }[] = [];
+  readonly #blocked: { block: Buffer; request: Buffer; stream: Stream }[] = [];
   #flushing = false;
   #nextId = 1;
   #sendWindowBytes = 65_535;
   #receivedBytes = 0;
   #rest: Buffer = nothing;
-  /** Of the DATA frame that is being read; and the stream that it ends. */
+  /** Of the DATA frame that is being read; its stream, and whether it ends that. */
   #dataBytesLeft = 0;
-  #dataEnds: number | undefined;
+  #dataId = 0;
+  #dataEnds = false;
   #failed: string | undefined;
 
-  constructor(socketPath: string, path: string, headers: Readonly<Record<string, string>>) {
-    this.#headers = headerBlock(path, headers);
+  constructor(socketPath: string, headers: Readonly<Record<string, string>>) {
+    this.#headers = headers;
     this.#socket = connect(socketPath);
     this.#socket.on('data', (chunk: Buffer) => this.#read(chunk));
     this.#socket.on('error', (error) => this.#fail(error.message));
@@ -58,18 +95,41 @@ export class LoadConnection {
   }
 
   /** Sends a message and resolves with undefined once it is answered, or with what went wrong. */
-  call(message: Uint8Array): Promise<string | undefined> {
-    return new Promise((resolve) => {
-      if (this.#failed !== undefined) {
-        resolve(this.#failed);
-        return;
-      }
-      const request = Buffer.alloc(grpcPrefixBytes + message.length);
-      request.writeUInt32BE(message.length, 1);
-      request.set(message, grpcPrefixBytes);
-      this.#blocked.push({ request, stream: { done: resolve, dataBytes: 0 } });
-      this.#sendBlocked();
-    });
+  call(path: string, message: Uint8Array): Promise<string | undefined> {
+    return new Promise((resolve) => this.#open(path, message, resolve, undefined));
+  }
+
+  /** Opens a stream of answers; `onMessages` hears how many came, `onEnd` when no more will. */
+  follow(
+    path: string,
+    message: Uint8Array,
+    onMessages: (count: number) => void,
+    onEnd: (error: string | undefined) => void,
+  ): void {
+    this.#open(path, message, onEnd, onMessages);
+  }
+
+  #open(
+    path: string,
+    message: Uint8Array,
+    done: (error: string | undefined) => void,
+    onMessages: ((count: number) => void) | undefined,
+  ): void {
+    if (this.#failed !== undefined) {
+      done(this.#failed);
+      return;
+    }
+    let block = this.#blocks.get(path);
+    if (block === undefined) {
+      block = headerBlock(path, this.#headers);
+      this.#blocks.set(path, block);
+    }
+    const request = Buffer.alloc(grpcPrefixBytes + message.length);
+    request.writeUInt32BE(message.length, 1);
+    request.set(message, grpcPrefixBytes);
+    const counter = onMessages === undefined ? undefined : new MessageCounter();
+    this.#blocked.push({ block, request, stream: { done, onMessages, dataBytes: 0, counter } });
+    this.#sendBlocked();
   }
 
   close(): void {
@@ -85,7 +145,7 @@ export class LoadConnection {
       const id = this.#nextId;
       this.#nextId += 2;
       this.#streams.set(id, next.stream);
-      this.#send(frame(type.headers, flag.endHeaders, id, this.#headers));
+      this.#send(frame(type.headers, flag.endHeaders, id, next.block));
       this.#send(frame(type.data, flag.endStream, id, next.request));
     }
   }
@@ -116,6 +176,8 @@ export class LoadConnection {
     while (at < bytes.length) {
       if (this.#dataBytesLeft > 0) {
         const length = Math.min(this.#dataBytesLeft, bytes.length - at);
+        const { counter, onMessages } = this.#streams.get(this.#dataId) ?? {};
+        if (counter !== undefined) onMessages?.(counter.push(bytes, at, at + length));
         this.#dataBytesLeft -= length;
         at += length;
         if (this.#dataBytesLeft === 0) this.#endData();
@@ -150,12 +212,13 @@ export class LoadConnection {
     const stream = this.#streams.get(id);
     if (stream !== undefined) stream.dataBytes += length;
     this.#dataBytesLeft = length;
-    this.#dataEnds = (flags & flag.endStream) === 0 ? undefined : id;
+    this.#dataId = id;
+    this.#dataEnds = (flags & flag.endStream) !== 0;
     if (length === 0) this.#endData();
   }
 
   #endData(): void {
-    if (this.#dataEnds !== undefined) this.#answered(this.#dataEnds);
+    if (this.#dataEnds) this.#answered(this.#dataId);
   }
 
   #receive(kind: number, flags: number, id: number, payload: Buffer): void {

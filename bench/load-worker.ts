@@ -3,45 +3,66 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { Load, WorkerResult } from './load.ts';
 import { LoadConnection } from './load-connection.ts';
 
-const { load, index } = workerData as { load: Load; index: number };
+const { load, at } = workerData as { load: Load; at: { index: number; count: number } };
 const errorsMax = 100;
 
-/** The request of a call, its placeholder replaced by a text that no other call of this run has. */
-function numbered(body: Uint8Array, call: number): Uint8Array {
+/** The request of a call, its placeholder replaced by the text of that call. */
+function named(body: Uint8Array, name: string | undefined): Uint8Array {
   const { placeholder } = load;
-  if (placeholder === undefined) return body;
+  if (placeholder === undefined || name === undefined) return body;
   const request = Buffer.from(body);
-  const id = `${process.hrtime.bigint().toString(36)}w${index}n${call.toString(36)}`.padStart(
-    placeholder.length,
-    '0',
-  );
-  if (id.length > placeholder.length) throw new Error(`the placeholder has no room for ${id}`);
-  for (let at = request.indexOf(placeholder); at >= 0; at = request.indexOf(placeholder))
-    request.write(id, at);
+  for (let i = request.indexOf(placeholder); i >= 0; i = request.indexOf(placeholder)) request.write(name, i);
   return request;
 }
 
+/** A text as long as the placeholder that no other call of this run has. */
+function nameOf(call: number): string | undefined {
+  const length = load.placeholder?.length;
+  if (length === undefined) return undefined;
+  const name = `${process.hrtime.bigint().toString(36)}w${at.index}n${call.toString(36)}`.padStart(
+    length,
+    '0',
+  );
+  if (name.length > length) throw new Error(`the placeholder has no room for ${name}`);
+  return name;
+}
+
 async function main(): Promise<void> {
-  const connection = new LoadConnection(load.socketPath, load.path, {
+  const connection = new LoadConnection(load.socketPath, {
     'content-type': 'application/grpc',
     te: 'trailers',
     'containerd-namespace': load.namespace,
+    ...(load.lease === undefined ? {} : { 'containerd-lease': load.lease }),
   });
   const latenciesMs: number[] = [];
   let errors = 0;
   let firstError: string | undefined;
-  let started = 0;
-  const end = performance.now() + load.durationMs;
+  // Each worker takes its share of the bodies.
+  let next = at.index;
+  const began = performance.now();
+  let end = began + load.durationMs;
+  let last = began;
+  parentPort!.once('message', () => {
+    end = performance.now();
+  });
+  const callsMax = load.callsMax ?? Number.POSITIVE_INFINITY;
   const caller = async (): Promise<void> => {
-    for (let before = performance.now(); before < end && errors < errorsMax; before = performance.now()) {
-      const number = started++;
-      const error = await connection.call(numbered(load.bodies[number % load.bodies.length]!, number));
-      const after = performance.now();
+    for (
+      let before = performance.now();
+      before < end && errors < errorsMax && next < callsMax;
+      before = performance.now()
+    ) {
+      const number = next;
+      next += at.count;
+      const name = nameOf(number);
+      let error = await connection.call(load.path, named(load.bodies[number % load.bodies.length]!, name));
+      for (const { path, body } of load.then ?? []) error ??= await connection.call(path, named(body, name));
+      last = performance.now();
       if (error !== undefined) {
         errors++;
         firstError ??= error;
-      } else if (after <= end) {
-        latenciesMs.push(after - before);
+      } else if (last <= end) {
+        latenciesMs.push(last - before);
       }
     }
   };
@@ -52,8 +73,10 @@ async function main(): Promise<void> {
     errors,
     firstError,
     latenciesMs: Float64Array.from(latenciesMs),
+    elapsedMs: load.callsMax === undefined ? end - began : last - began,
   };
   parentPort!.postMessage(result);
+  parentPort!.close();
 }
 
 await main();

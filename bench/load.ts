@@ -6,6 +6,12 @@ export interface Load {
   namespace: string;
   /** `/package.Service/Method` */
   path: string;
+  /** Calls that follow each call before it counts as done, about the same new thing. */
+  then?: { path: string; body: Uint8Array }[];
+  /** The lease that new objects belong to. */
+  lease?: string;
+  /** Ends after so many calls, each body being sent once; the duration is only a limit then. */
+  callsMax?: number;
   /** Calls in flight, over all workers. */
   concurrency: number;
   durationMs: number;
@@ -24,6 +30,7 @@ export interface LoadResult {
   /** Latency of one call, milliseconds. */
   p50Ms: number;
   p99Ms: number;
+  worstMs: number;
 }
 
 export interface WorkerResult {
@@ -31,19 +38,21 @@ export interface WorkerResult {
   errors: number;
   firstError: string | undefined;
   latenciesMs: Float64Array;
+  elapsedMs: number;
 }
 
 // The caller must not be what is measured: a call costs this client some 10 us, a tenth of what it costs a daemon. More
 // threads would only take the processor away from the daemons; a connection carries at most 64 calls, as clients do.
 const callsPerWorkerMax = 64;
 
-export async function generate(load: Load): Promise<LoadResult> {
+/** `stop` ends it before its time. */
+export async function generate(load: Load, stop?: AbortSignal): Promise<LoadResult> {
   const workerCount = Math.ceil(load.concurrency / callsPerWorkerMax);
   const results = await Promise.all(
     Array.from({ length: workerCount }, (_, index) => {
       const share =
         Math.floor(load.concurrency / workerCount) + (index < load.concurrency % workerCount ? 1 : 0);
-      return runWorker({ ...load, concurrency: share }, index);
+      return runWorker({ ...load, concurrency: share }, { index, count: workerCount }, stop);
     }),
   );
   const latencies = Float64Array.from(results.flatMap((result) => [...result.latenciesMs])).sort();
@@ -54,15 +63,21 @@ export async function generate(load: Load): Promise<LoadResult> {
     calls,
     errors: results.reduce((sum, result) => sum + result.errors, 0),
     firstError: results.map((result) => result.firstError).find((error) => error !== undefined),
-    perSecond: (calls * 1000) / load.durationMs,
+    perSecond: (calls * 1000) / Math.max(...results.map((result) => result.elapsedMs)),
     p50Ms: at(0.5),
     p99Ms: at(0.99),
+    worstMs: latencies.at(-1) ?? 0,
   };
 }
 
-function runWorker(load: Load, index: number): Promise<WorkerResult> {
+function runWorker(
+  load: Load,
+  at: { index: number; count: number },
+  stop: AbortSignal | undefined,
+): Promise<WorkerResult> {
   return new Promise((resolve, reject) => {
-    const worker = new Worker(new URL('./load-worker.ts', import.meta.url), { workerData: { load, index } });
+    const worker = new Worker(new URL('./load-worker.ts', import.meta.url), { workerData: { load, at } });
+    stop?.addEventListener('abort', () => worker.postMessage('stop'));
     worker.on('message', resolve);
     worker.on('error', reject);
     worker.on('exit', () => reject(new Error('the load generator ended without a result')));

@@ -102,7 +102,7 @@ export async function startTree(
   for (const { type, id, state, error } of plugins.list()) {
     if (state !== 'ready') {
       // What this machine cannot do is no fault.
-      const level = error?.code === 'unimplemented' ? 'info' : 'warn';
+      const level = state === 'skipped' ? 'info' : 'warn';
       log[level](`plugin ${type} ${id} is not available: ${error?.message}`);
     } else if (type === pluginType.grpc) services.push(plugins.instance(type, id));
   }

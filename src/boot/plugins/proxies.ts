@@ -1,6 +1,5 @@
 // `[proxy_plugins]`: snapshotters and differs behind somebody else's socket, as plugins of their type.
 import { errorOfStatus } from '../../api/grpc/status.ts';
-import { fail } from '../../api/model/errors.ts';
 import { parsePlatform } from '../../api/model/platform.ts';
 import { ProxyDiffer } from '../../api/proxy/differ.ts';
 import { PluginChannel } from '../../api/proxy/plugin-channel.ts';
@@ -8,6 +7,7 @@ import { ProxySnapshotter } from '../../api/proxy/snapshotter.ts';
 import type { ProxyPluginConfig } from '../../io/config/proxy-plugins.ts';
 import { pooledTreeJobs } from '../../io/snapshotters/jobs.ts';
 import { openSnapshotNames } from '../../io/snapshotters/names.ts';
+import { PluginSkipped } from '../../supervisor/plugin.ts';
 import { type Daemon, pluginType, type Registration } from './types.ts';
 
 const typeOf = {
@@ -34,7 +34,7 @@ function registrationOf({ directories, pool, platform }: Daemon, plugin: ProxyPl
     exports: { ...exports, address },
     async init() {
       if (type !== 'snapshot' && type !== 'diff') {
-        throw fail('unimplemented', `proxy plugins of type "${type}" are not supported: Troupe has its own`);
+        throw new PluginSkipped(`proxy plugins of type "${type}" are not supported: Troupe has its own`);
       }
       const channel = new PluginChannel({ name, address, errorOfStatus });
       if (type === 'diff') return new ProxyDiffer(channel);

@@ -159,11 +159,15 @@ function deprecationsOf({ clock, config, sys }: Daemon): Deprecations {
   return deprecations;
 }
 
+/** Clients tell a plugin that is of no use here from a broken one by the end of its message. */
+const unknownStatus = 2;
+
 function pluginMessage(status: PluginStatus<Platform>): Plugin {
-  const { type, id, requires, platforms, capabilities, error } = status;
+  const { type, id, requires, platforms, capabilities, error, state } = status;
   const exports = new Map(Object.entries(status.exports));
   const message = { type, id, requires: [...requires], platforms: [...platforms], exports };
   if (error === undefined) return { ...message, capabilities: [...capabilities], initErr: undefined };
-  const { code, details } = statusOf(error);
+  const { code, details } =
+    state === 'skipped' ? { code: unknownStatus, details: `${error.message}: skip plugin` } : statusOf(error);
   return { ...message, capabilities: [...capabilities], initErr: Status.create({ code, message: details }) };
 }

@@ -1,5 +1,5 @@
 // The snapshotters that this machine may have; one that cannot work says why and is left out.
-import { fail } from '../../api/model/errors.ts';
+import { codeOf, fail, messageOf } from '../../api/model/errors.ts';
 import type { Snapshotter } from '../../api/model/ports/snapshotter.ts';
 import { programRunner } from '../../io/runtime/run-program.ts';
 import { createBlockfile } from '../../io/snapshotters/blockfile.ts';
@@ -12,6 +12,7 @@ import { createOverlayfs } from '../../io/snapshotters/overlayfs.ts';
 import { pooledSubvolumeJobs } from '../../io/snapshotters/subvolume-jobs.ts';
 import { findProgram } from '../../io/sys/programs.ts';
 import { openSpawn } from '../../io/sys/spawn.ts';
+import { PluginSkipped } from '../../supervisor/plugin.ts';
 import { type Daemon, pluginType, type Registration, settingsOf } from './types.ts';
 
 /** Making the image of a large layer takes its time; whoever asked gives up earlier by its signal. */
@@ -44,6 +45,16 @@ class Settings {
   }
 }
 
+/** What this machine or this configuration has no use for is skipped, not broken. */
+export async function orSkip<T>(open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (codeOf(error) !== 'unimplemented') throw error;
+    throw new PluginSkipped(messageOf(error));
+  }
+}
+
 export function snapshotterPlugins(daemon: Daemon): Registration[] {
   const { config, directories, pool, sys, platform } = daemon;
   const jobs = pooledTreeJobs(pool);
@@ -57,7 +68,7 @@ export function snapshotterPlugins(daemon: Daemon): Registration[] {
     async init(context) {
       const settings = new Settings(settingsOf(config, pluginType.snapshotter, id), id);
       const root = settings.text('root_path') || directories.plugin(pluginType.snapshotter, id);
-      const snapshotter = await open(root, settings);
+      const snapshotter = await orSkip(() => open(root, settings));
       context.export('root', snapshotter.root);
       for (const capability of snapshotter.capabilities) context.addCapability(capability);
       return snapshotter;
@@ -66,7 +77,7 @@ export function snapshotterPlugins(daemon: Daemon): Registration[] {
   const absent = (id: string, why: string): Registration =>
     register(id, () => Promise.reject(fail('unimplemented', `${id} is not part of Troupe: ${why}`)));
   return [
-    register('overlayfs', (root, settings) =>
+    register('overlayfs', async (root, settings) =>
       createOverlayfs({
         root,
         jobs,
@@ -78,7 +89,7 @@ export function snapshotterPlugins(daemon: Daemon): Registration[] {
     ),
     register('native', (root) => createNative({ root, jobs })),
     register('btrfs', (root) => createBtrfs({ root, sys, jobs, subvolumes: pooledSubvolumeJobs(pool) })),
-    register('erofs', (root, settings) => {
+    register('erofs', async (root, settings) => {
       const mkfs = findProgram('mkfs.erofs');
       if (mkfs === undefined) throw fail('unimplemented', 'mkfs.erofs is missing: install erofs-utils');
       return createErofs({
@@ -94,7 +105,7 @@ export function snapshotterPlugins(daemon: Daemon): Registration[] {
         },
       });
     }),
-    register('blockfile', (root, settings) => {
+    register('blockfile', async (root, settings) => {
       const scratchFile = settings.text('scratch_file');
       if (scratchFile === '') throw fail('unimplemented', 'blockfile needs scratch_file in its settings');
       return createBlockfile({

@@ -14,6 +14,7 @@ import {
   shutdownShim,
 } from './live.ts';
 import type { ShimCall, ShimFacts, ShimProtocol } from './protocol.ts';
+import { reviveShim } from './revive.ts';
 
 /** What outlives a crash of the shim actor or of its task actor. */
 export interface ShimRecord {
@@ -42,18 +43,23 @@ interface ShimState {
   readonly waiting: (() => void)[];
   /** Calls of `dispose`, answered when everything is removed. */
   readonly disposals: Call<undefined>[];
+  /** When its shim was started again, for the last times. */
+  revivedMs: number[];
 }
 
 type ShimSignal =
   | { kind: 'launched'; outcome: Settled<LiveShim>; call: Call<ShimFacts> }
   | { kind: 'loaded'; outcome: Settled<Awaited<ReturnType<typeof loadShim>>> }
   | { kind: 'closed' }
+  | { kind: 'revived'; outcome: Settled<LiveShim | undefined>; dead: LiveShim }
   | { kind: 'ended'; outcome: Settled<unknown> };
 
 type Context = ActorContext<ShimSignal>;
 
 const callsInFlightMax = 4096;
 const waitingMax = 1024;
+const revivedMax = 5;
+const revivedWithinMs = 60_000;
 
 function factsOf(live: LiveShim): ShimFacts {
   const { bundle, address, version } = live;
@@ -124,6 +130,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
       inFlight: 0,
       waiting: [],
       disposals: [],
+      revivedMs: [],
     };
     if (args.record.launched) {
       state.phase = 'loading';
@@ -215,10 +222,24 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
         if (state.phase !== 'connected' || live === undefined) return;
         state.phase = 'ending';
         args.deps.log.warn('shim disconnected', { namespace: args.key.namespace, id: args.key.id });
-        context.start(
-          async () => announce(state, await cleanUpShim(args.deps, live, false)),
-          (outcome) => ({ kind: 'ended', outcome }),
-        );
+        if (mayRevive(state)) {
+          // Whoever calls meanwhile waits for its successor.
+          state.phase = 'loading';
+          context.start(
+            (stopping) => reviveShim(args.deps, live, stopping),
+            (outcome) => ({ kind: 'revived', outcome, dead: live }),
+          );
+        } else bury(state, live, context);
+        return;
+      }
+      case 'revived': {
+        const { outcome, dead } = signal;
+        if (outcome.ok && outcome.value !== undefined) {
+          dead.connection.close();
+          adopt(state, outcome.value, context);
+          args.deps.log.info('task was taken over by another shim', { ...args.key });
+        } else bury(state, dead, context);
+        for (const action of state.waiting.splice(0)) action();
         return;
       }
       case 'ended': {
@@ -242,6 +263,26 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
     state.live?.logFifo?.close();
   },
 });
+
+/** One that dies again and again is not started for ever. */
+function mayRevive(state: ShimState): boolean {
+  const { binary } = state.live ?? {};
+  if (binary === undefined || !state.args.deps.runtime.revives(binary)) return false;
+  const nowMs = performance.now();
+  state.revivedMs = state.revivedMs.filter((atMs) => nowMs - atMs < revivedWithinMs);
+  if (state.revivedMs.length >= revivedMax) return false;
+  state.revivedMs.push(nowMs);
+  return true;
+}
+
+/** Cleans up after a shim that has died, and tells clients of their task's end. */
+function bury(state: ShimState, dead: LiveShim, context: Context): void {
+  state.phase = 'ending';
+  context.start(
+    async () => announce(state, await cleanUpShim(state.args.deps, dead, false)),
+    (outcome) => ({ kind: 'ended', outcome }),
+  );
+}
 
 async function announce({ args }: ShimState, deleted: DeleteResponse | undefined): Promise<void> {
   if (!args.record.registered) return;

@@ -12,6 +12,7 @@ import {
 } from '../../api/model/ports/shim.ts';
 import { type DeleteResponse, ShutdownRequest } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { SandboxShim, ShimLaunch } from './protocol.ts';
+import { type Revivals, reviveShim } from './revive.ts';
 
 export interface ShimTimeouts {
   /** Dialing a shim that has said where it listens. */
@@ -39,6 +40,7 @@ export interface ShimDependencies {
   readonly dial: DialShim;
   readonly log: Log;
   readonly timeouts: ShimTimeouts;
+  readonly revivals: Revivals;
 }
 
 export interface LiveShim {
@@ -202,7 +204,12 @@ export async function loadShim(
   try {
     const address = await runtime.loadAddress(bundle);
     if (address === undefined) throw fail('not-found', 'the bundle names no address');
-    const connection = await dialPatiently(deps, key, address, stopping);
+    const connection = await dialPatiently(deps, key, address, stopping).catch(async (error) => {
+      const dead = { bundle, binary, address, joined: false, logFifo: undefined };
+      const revived = await reviveShim(deps, dead, stopping);
+      if (revived === undefined) throw error;
+      return revived.connection;
+    });
     const joined = (await runtime.loadSandbox(bundle)) !== undefined;
     const { version } = address;
     const live: LiveShim = { bundle, binary, address, joined, connection, logFifo: undefined, version };

@@ -1,7 +1,7 @@
 // The task actor: one task's operations, each passed to its shim without holding up the others.
 import { fail } from '../../api/model/errors.ts';
 import type { Log } from '../../api/model/ports/log.ts';
-import { connectionClosedMessage, type ShimKey } from '../../api/model/ports/shim.ts';
+import { connectionClosedMessage, isConnectionClosed, type ShimKey } from '../../api/model/ports/shim.ts';
 import * as wire from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import { defineActor } from '../../supervisor/actor.ts';
 import { type ActorRef, type Call, type NoReply, noReply, type Settled } from '../../supervisor/types.ts';
@@ -38,6 +38,9 @@ type TaskSignal =
 
 const waitingMax = 1024;
 const attachDeadlineMs = 60_000;
+/** Before a wait that lost its shim is asked again. */
+const rewaitMs = 20;
+const forever = { deadlineMs: Number.POSITIVE_INFINITY };
 const { methods } = wire.TaskDefinition;
 
 /**
@@ -218,9 +221,18 @@ export const taskActor = defineActor<TaskProtocol, TaskSignal, TaskState, TaskAr
       }),
 
     wait: (state, { execId }, call) =>
-      relayTo(state, call, execId, (task) =>
-        task.call(methods.wait, { id: task.id, execId }, Number.POSITIVE_INFINITY),
-      ),
+      relayTo(state, call, execId, async (task) => {
+        for (;;) {
+          try {
+            return await task.call(methods.wait, { id: task.id, execId }, Number.POSITIVE_INFINITY);
+          } catch (error) {
+            if (!isConnectionClosed(error)) throw error;
+            // The shim has died; one that takes its tasks over is asked again. Its actor hears of it in a moment.
+            await new Promise((resolve) => setTimeout(resolve, rewaitMs));
+            if ((await state.shim.call('attach', undefined, forever)) === undefined) throw error;
+          }
+        }
+      }),
   },
 
   handleSignal(state, signal, context) {

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ShimDependencies } from '../../actors/shim/live.ts';
 import { shimTimeoutsDefault } from '../../actors/shim/live.ts';
+import { createRevivals } from '../../actors/shim/revive.ts';
 import { sharedDialer } from '../../actors/shim/shared.ts';
 import type { RecoveryDependencies } from '../../actors/task/recovery.ts';
 import { errorOfStatus } from '../../api/grpc/status.ts';
@@ -90,6 +91,7 @@ export function shimDependencies(
       cleanupMs: timeoutMsOf(config.timeouts, 'shim.cleanup'),
       shutdownMs: timeoutMsOf(config.timeouts, 'shim.shutdown'),
     },
+    revivals: createRevivals(),
     recoverConcurrency,
   };
 }

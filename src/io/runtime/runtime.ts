@@ -151,6 +151,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     },
     removeBundle: (bundle) => bundles.removeBundle(bundle, deps.unmountAll),
 
+    revives: (binary) => basename(binary) === troupeShimBinary,
     async running(bundle, { binary, spec }) {
       if (basename(binary) !== troupeShimBinary) return undefined;
       const address = groupAddress({

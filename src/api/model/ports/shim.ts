@@ -101,6 +101,8 @@ export interface ShimRuntime {
     bundle: Bundle,
     start: { binary: string; spec: Uint8Array | undefined },
   ): Promise<ShimAddress | undefined>;
+  /** Whether `start` in the bundle of a container brings up a shim that takes it over from one that has died. */
+  revives(binary: string): boolean;
   /** Runs `<binary> start`; its failure output is the message of the error, of class `unknown`. */
   start(bundle: Bundle, start: ShimStart): Promise<ShimAddress>;
   /** Runs `<binary> delete`, which cleans up after a shim whether or not it lives. */

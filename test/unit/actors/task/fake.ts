@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type ShimTimeouts, shimTimeoutsDefault } from '../../../../src/actors/shim/live.ts';
+import { createRevivals } from '../../../../src/actors/shim/revive.ts';
 import { TaskDirectory } from '../../../../src/actors/task/directory.ts';
 import type { TaskCreate, TaskProtocol } from '../../../../src/actors/task/protocol.ts';
 import { taskPath } from '../../../../src/actors/task/protocol.ts';
@@ -65,6 +66,8 @@ export interface FakeOptions {
   taskTimeouts?: Partial<TaskTimeouts>;
   intensity?: { restartsMax: number; withinMs: number };
   recoverWaitMs?: number;
+  /** Starting a shim again brings up one that has the tasks of the one that died. */
+  revives?: boolean;
   exitReportDelayMs?: number;
 }
 
@@ -156,6 +159,7 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
       calls.push(`${id}:remove`);
       bundles.delete(id);
     },
+    revives: () => fake.options.revives === true,
     running: async () => undefined,
     async start({ id }) {
       calls.push(`${id}:start`);
@@ -194,6 +198,7 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     runtime,
     dial: ttrpcShimDialer(),
     log: memoryLog(log),
+    revivals: createRevivals(),
     timeouts: { ...shimTimeoutsDefault, startGraceMs: 20, ...options.shimTimeouts },
     taskTimeouts: { callMs: 10_000, slowCallMs: 10_000, ...options.taskTimeouts },
     publish: async (encoded) => {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { shimTimeoutsDefault } from '../../../../src/actors/shim/live.ts';
+import { createRevivals } from '../../../../src/actors/shim/revive.ts';
 import { TaskDirectory, type TaskDirectoryDependencies } from '../../../../src/actors/task/directory.ts';
 import type { TaskCreate } from '../../../../src/actors/task/protocol.ts';
 import { taskTimeoutsDefault } from '../../../../src/actors/task/rpc.ts';
@@ -127,6 +128,7 @@ export async function startDaemon(
   const tasks = new TaskDirectory(system, {
     runtime,
     dial: ttrpcShimDialer(),
+    revivals: createRevivals(),
     log,
     timeouts: shimTimeoutsDefault,
     taskTimeouts: taskTimeoutsDefault,

@@ -1,0 +1,68 @@
+// A shim whose successor takes its containers over: when it dies, it is started again, and nobody loses a task.
+import { codeOf } from '../../api/model/errors.ts';
+import type { ShimAddress, ShimConnection, ShimKey } from '../../api/model/ports/shim.ts';
+import { StateRequest } from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import { callShim, type LiveShim, type ShimDependencies } from './live.ts';
+
+/** Runs `start` for an address unless that is being done already; all who ask meanwhile share the outcome. */
+export type Revivals = (address: string, start: () => Promise<unknown>) => Promise<void>;
+
+export function createRevivals(): Revivals {
+  const running = new Map<string, Promise<unknown>>();
+  return async (address, start) => {
+    let started = running.get(address);
+    if (started === undefined) {
+      started = start().finally(() => running.delete(address));
+      running.set(address, started);
+    }
+    await started;
+  };
+}
+
+/** What starting and taking over may take. */
+const startDeadlineMs = 60_000;
+const stateDeadlineMs = 30_000;
+
+/** The task of a bundle in the successor of its shim; undefined when there is none, or it does not know the task. */
+export async function reviveShim(
+  deps: ShimDependencies,
+  dead: Omit<LiveShim, 'connection' | 'version'>,
+  stopping: AbortSignal,
+): Promise<LiveShim | undefined> {
+  const { bundle, binary, address } = dead;
+  const { runtime, log } = deps;
+  if (binary === undefined || !runtime.revives(binary)) return undefined;
+  const signal = AbortSignal.any([stopping, AbortSignal.timeout(startDeadlineMs)]);
+  let connection: ShimConnection | undefined;
+  try {
+    connection = await dialOrStart(deps, bundle, address, signal, () =>
+      runtime.start(bundle, { binary, options: undefined, signal }),
+    );
+    const live: LiveShim = { ...dead, connection, version: address.version };
+    const request = StateRequest.encode(StateRequest.create({ id: bundle.id })).finish();
+    await callShim(live, 'State', request, { deadlineMs: stateDeadlineMs, signal });
+    return live;
+  } catch (error) {
+    connection?.close();
+    stopping.throwIfAborted();
+    log.warn('no other shim has taken the task over', { bundle: bundle.path, error });
+    return undefined;
+  }
+}
+
+async function dialOrStart(
+  { dial, revivals, timeouts }: ShimDependencies,
+  { namespace }: ShimKey,
+  address: ShimAddress,
+  signal: AbortSignal,
+  start: () => Promise<unknown>,
+): Promise<ShimConnection> {
+  const options = { namespace, timeoutMs: timeouts.loadMs, signal };
+  try {
+    return await dial(address, options);
+  } catch (error) {
+    if (codeOf(error) !== 'unavailable') throw error;
+  }
+  await revivals(address.address, start);
+  return await dial(address, options);
+}

@@ -74,7 +74,9 @@ function adopt(state: ShimState, live: LiveShim, context: Context): void {
 
 /** Runs `action` now, or when it is known whether there is a shim. */
 function whenKnown(state: ShimState, call: Call<never>, action: () => void): typeof noReply {
-  if (state.phase !== 'loading' && state.phase !== 'launching') action();
+  // A connection that has ended: in a moment it is heard of.
+  const ending = state.phase === 'connected' && state.live?.connection.ended === true;
+  if (state.phase !== 'loading' && state.phase !== 'launching' && !ending) action();
   else if (state.waiting.length >= waitingMax) {
     call.fail(fail('resource-exhausted', `${waitingMax} calls wait for the shim already`));
   } else state.waiting.push(action);
@@ -229,7 +231,10 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
             (stopping) => reviveShim(args.deps, live, stopping),
             (outcome) => ({ kind: 'revived', outcome, dead: live }),
           );
-        } else bury(state, live, context);
+        } else {
+          bury(state, live, context);
+          for (const action of state.waiting.splice(0)) action();
+        }
         return;
       }
       case 'revived': {

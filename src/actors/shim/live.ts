@@ -12,7 +12,7 @@ import {
 } from '../../api/model/ports/shim.ts';
 import { type DeleteResponse, ShutdownRequest } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { SandboxShim, ShimLaunch } from './protocol.ts';
-import { type Revivals, reviveShim } from './revive.ts';
+import { dialOrStart, type Revivals, reviveShim } from './revive.ts';
 
 export interface ShimTimeouts {
   /** Dialing a shim that has said where it listens. */
@@ -94,12 +94,15 @@ export async function launchShim(
         throw wrap('failed to start shim: start failed', error);
       });
     started = true;
-    const connection = await deps.dial(address, {
-      namespace: key.namespace,
-      timeoutMs: timeouts.dialMs,
-      retryMs: dialRetryMs,
-      signal: stop.signal,
-    });
+    const startAgain = () => runtime.start(bundle, { binary, options: launch.options, signal: stop.signal });
+    const connection = runtime.revives(binary)
+      ? await dialOrStart(deps, key, address, stop.signal, startAgain)
+      : await deps.dial(address, {
+          namespace: key.namespace,
+          timeoutMs: timeouts.dialMs,
+          retryMs: dialRetryMs,
+          signal: stop.signal,
+        });
     const { version } = address;
     const live: LiveShim = { bundle, binary, address, joined: false, connection, logFifo, version };
     if (signal.aborted) {

@@ -22,6 +22,9 @@ export function createRevivals(): Revivals {
 /** What starting and taking over may take. */
 const startDeadlineMs = 60_000;
 const stateDeadlineMs = 30_000;
+const startsMax = 10;
+/** Between one start and the next; longer each time. */
+const restartMs = 50;
 
 /** The task of a bundle in the successor of its shim; undefined when there is none, or it does not know the task. */
 export async function reviveShim(
@@ -50,7 +53,8 @@ export async function reviveShim(
   }
 }
 
-async function dialOrStart(
+/** Connects, starting the shim as often as it takes: the first `start` may answer for one that is about to end. */
+export async function dialOrStart(
   { dial, revivals, timeouts }: ShimDependencies,
   { namespace }: ShimKey,
   address: ShimAddress,
@@ -58,11 +62,14 @@ async function dialOrStart(
   start: () => Promise<unknown>,
 ): Promise<ShimConnection> {
   const options = { namespace, timeoutMs: timeouts.loadMs, signal };
-  try {
-    return await dial(address, options);
-  } catch (error) {
-    if (codeOf(error) !== 'unavailable') throw error;
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await dial(address, options);
+    } catch (error) {
+      if (codeOf(error) !== 'unavailable' || attempt >= startsMax) throw error;
+    }
+    if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, restartMs * attempt));
+    signal.throwIfAborted();
+    await revivals(address.address, start);
   }
-  await revivals(address.address, start);
-  return await dial(address, options);
 }

@@ -38,8 +38,6 @@ type TaskSignal =
 
 const waitingMax = 1024;
 const attachDeadlineMs = 60_000;
-/** Before a wait that lost its shim is asked again. */
-const rewaitMs = 20;
 const forever = { deadlineMs: Number.POSITIVE_INFINITY };
 const { methods } = wire.TaskDefinition;
 
@@ -227,8 +225,7 @@ export const taskActor = defineActor<TaskProtocol, TaskSignal, TaskState, TaskAr
             return await task.call(methods.wait, { id: task.id, execId }, Number.POSITIVE_INFINITY);
           } catch (error) {
             if (!isConnectionClosed(error)) throw error;
-            // The shim has died; one that takes its tasks over is asked again. Its actor hears of it in a moment.
-            await new Promise((resolve) => setTimeout(resolve, rewaitMs));
+            // The shim has died; one that takes its tasks over is asked again.
             if ((await state.shim.call('attach', undefined, forever)) === undefined) throw error;
           }
         }

@@ -38,6 +38,8 @@ export interface TransferDeps extends StoreDeps {
   readonly unpack: readonly UnpackChoice[];
   readonly concurrentDownloadsMax: number;
   readonly concurrentUploadsMax: number;
+  /** Layers that are unpacked while they come; undefined for as many as come at a time. */
+  readonly concurrentUnpacksMax?: number | undefined;
 }
 
 const leaseMs = 24 * 60 * 60 * 1000;
@@ -129,6 +131,7 @@ class Transfer {
     const { signal, lease, progress } = this.#tools;
     const { namespace } = this.#request;
     const unpack = chooseUnpack(this.#deps.unpack, destination.unpacks, this.#deps.platform);
+    const { concurrentDownloadsMax, concurrentUnpacksMax = concurrentDownloadsMax } = this.#deps;
     const from = this.#connect(source);
     const where = `OCI Registry (${source.reference})`;
     progress.event(`Resolving from ${where}`);
@@ -143,7 +146,9 @@ class Transfer {
       manifestsMax: destination.manifestLimit,
       allMetadata: destination.allMetadata,
       onProgress: progress.job,
-      concurrentDownloadsMax: this.#deps.concurrentDownloadsMax,
+      // A layer is unpacked while it comes.
+      concurrentDownloadsMax:
+        unpack.length > 0 ? Math.min(concurrentDownloadsMax, concurrentUnpacksMax) : concurrentDownloadsMax,
     });
     await this.#record(destination, target, []);
     progress.event(`Completed pull from ${where}`);

@@ -16,7 +16,8 @@ export interface TransferConfig {
   /** Bytes of one range when a layer is fetched in several at once; 0 for whole layers. */
   readonly layerFetchBufferBytes: number;
   readonly concurrentUploadsMax: number;
-  readonly concurrentUnpacksMax: number;
+  /** Undefined when nothing is configured: as many as are fetched at a time. */
+  readonly concurrentUnpacksMax: number | undefined;
   /** False: an image of another architecture may be unpacked, as long as the operating system is the same. */
   readonly checkPlatformSupported: boolean;
   /** Undefined when nothing is configured. */
@@ -40,7 +41,7 @@ export function transferConfig(table: Table, host: Platform): TransferConfig {
     concurrentDownloadsMax: section.integer('max_concurrent_downloads', 0, countMax) || 3,
     layerFetchBufferBytes: section.integer('concurrent_layer_fetch_buffer', 0, bufferBytesMax) ?? 0,
     concurrentUploadsMax: section.integer('max_concurrent_uploaded_layers', 0, countMax) || 3,
-    concurrentUnpacksMax: section.integer('max_concurrent_unpacks', 0, countMax) || 1,
+    concurrentUnpacksMax: section.integer('max_concurrent_unpacks', 0, countMax) || undefined,
     checkPlatformSupported: checkPlatform,
     unpack: unpackPairs(table['unpack_config'], `${name}unpack_config`, host),
   };

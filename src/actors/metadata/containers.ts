@@ -4,12 +4,21 @@ import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { parseContainerId } from '../../api/model/ids.ts';
 import { checkLabels, dropEmpty } from '../../api/model/labels.ts';
+import type { Visit } from '../../api/model/ports/store.ts';
 import { nsOfTimestamp, timestampOfNs } from '../../api/model/time.ts';
 import { ContainerCreate, ContainerDelete, ContainerUpdate } from '../../api/proto/gen/events/container.ts';
 import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
 import { Container } from '../../api/proto/gen/services/containers/v1/containers.ts';
 import { touchNamespace } from './namespaces.ts';
-import { keyOf, type MetadataStoreReader, page, type RecordPage, rangeOf, values } from './schema.ts';
+import {
+  keyOf,
+  type MetadataStoreReader,
+  page,
+  type RecordPage,
+  rangeOf,
+  scanValues,
+  values,
+} from './schema.ts';
 import type { WriteTxn } from './txn.ts';
 
 export interface ContainersProtocol {
@@ -158,6 +167,8 @@ export interface ContainersReads {
   container(namespace: string, id: string): Uint8Array | undefined;
   /** The stored bytes of each Container of a namespace, in order of id. */
   containers(namespace: string): Uint8Array[];
+  /** The same one by one, for long lists; the bytes are good only until `visit` returns. */
+  eachContainer(namespace: string, visit: Visit): void;
   /** Up to `limit` of them, beginning after the key `after`. */
   containerPage(namespace: string, limit: number, after?: Uint8Array): RecordPage;
 }
@@ -167,6 +178,8 @@ export function containersReads(store: MetadataStoreReader): ContainersReads {
     container: (namespace, id) => store.read((txn) => txn.get('containers', keyOf(namespace, id))),
     containerPage: (namespace, limit, after) =>
       store.read((txn) => page(txn, 'containers', rangeOf(namespace), limit, after)),
+    eachContainer: (namespace, visit) =>
+      store.read((txn) => scanValues(txn, 'containers', rangeOf(namespace), visit)),
     containers: (namespace) => store.read((txn) => values(txn, 'containers', rangeOf(namespace))),
   };
 }

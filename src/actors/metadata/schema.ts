@@ -1,7 +1,7 @@
 // The tables of the metadata store, the form of their keys, and the place for migrations.
 import { fail } from '../../api/model/errors.ts';
 import type { JournaledStore, Write } from '../../api/model/ports/journaled-store.ts';
-import type { RangeOptions, ReadTxn, StoreReader } from '../../api/model/ports/store.ts';
+import type { RangeOptions, ReadTxn, StoreReader, Visit } from '../../api/model/ports/store.ts';
 
 export const tables = [
   'meta',
@@ -86,6 +86,12 @@ export function page(
     last = key;
   }
   return { records, next: records.length < limit ? undefined : last };
+}
+
+/** Calls `visit` with each value of a range; the bytes are good only until it returns. */
+export function scanValues(txn: MetadataReadTxn, table: Table, range: RangeOptions, visit: Visit): void {
+  if (txn.scan !== undefined) txn.scan(table, range, visit);
+  else for (const { value } of txn.range(table, range)) visit(Buffer.from(value), value.length);
 }
 
 /** All parts of a key. */

@@ -1,5 +1,5 @@
 // One view of several memtables over the tables on disk: the newest layer that knows a key decides.
-import type { Entry, RangeOptions, ReadTxn } from '../../api/model/ports/store.ts';
+import type { Entry, RangeOptions, ReadTxn, Visit } from '../../api/model/ports/store.ts';
 import { lowerBound, type MemRow, type Memtable } from './memtable.ts';
 
 export function textOf(key: Uint8Array): string {
@@ -61,6 +61,16 @@ export class Layers<Table extends string> implements ReadTxn<Table> {
     return cursors.length === 0
       ? this.#base.range(table, options)
       : merged(cursors, this.#base.range(table, unlimited(options)), options.limit);
+  }
+
+  scan(table: Table, options: RangeOptions, visit: Visit): void {
+    if (this.#base.scan !== undefined && this.#cursors(table, options).length === 0) {
+      this.#base.scan(table, options, visit);
+      return;
+    }
+    for (const { value } of this.range(table, options)) {
+      visit(Buffer.from(value.buffer, value.byteOffset, value.byteLength), value.length);
+    }
   }
 
   #cursors(table: Table, { start, end }: RangeOptions): LayerCursor[] {

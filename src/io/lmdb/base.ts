@@ -2,7 +2,7 @@
 // after a checkpoint, and at no other time.
 import { closeSync, fdatasyncSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import type { RangeOptions } from '../../api/model/ports/store.ts';
+import type { RangeOptions, Visit } from '../../api/model/ports/store.ts';
 import { dataFile } from './offline.ts';
 import { type Allocate, addToTotals, pageBytes, Room, type RoomTotals } from './room.ts';
 import { countOf, type LmdbOptions, lastPageOf, mapSizeBytesDefault, openTables, View } from './store.ts';
@@ -18,6 +18,7 @@ export interface LmdbBase<Table extends string> {
     table: Table,
     options: RangeOptions,
   ): Iterable<{ readonly key: Uint8Array; readonly value: Uint8Array }>;
+  scan(table: Table, options: RangeOptions, visit: Visit): void;
   count(table: Table): number;
   renew(): void;
   takeRoom(pending: readonly RoomTotals[], isRemoval: boolean): void;
@@ -48,6 +49,7 @@ export function openBase<Table extends string>(options: LmdbBaseOptions<Table>):
   return {
     get: (table, key) => view.get(table, key),
     range: (table, range) => view.range(table, range),
+    scan: (table, range, visit) => view.scan(table, range, visit),
     count: (table) => countOf(dbs, table),
     renew,
     takeRoom: (pending, isRemoval) => room.take(pending, isRemoval),

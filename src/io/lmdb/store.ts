@@ -9,6 +9,7 @@ import type {
   Store,
   StoreReader,
   StoreTxn,
+  Visit,
 } from '../../api/model/ports/store.ts';
 
 export interface LmdbOptions<Table extends string> {
@@ -75,6 +76,7 @@ export function lastPageOf(env: RootDatabase<Buffer, Buffer>): number {
 
 export class View<Table extends string> implements StoreTxn<Table> {
   readonly #dbs: Map<Table, Db>;
+  readonly #scanners = new Map<Table, Scanner>();
   #within: Within;
 
   constructor(dbs: Map<Table, Db>, within: Within = {}) {
@@ -107,6 +109,30 @@ export class View<Table extends string> implements StoreTxn<Table> {
     });
     for (const { key, value } of range) yield { key, value };
   }
+  scan(table: Table, { start, end, limit }: RangeOptions, visit: Visit): void {
+    let scanner = this.#scanners.get(table);
+    const db = this.#db(table);
+    if (scanner === undefined) {
+      scanner = scannerOf(db);
+      this.#scanners.set(table, scanner);
+    }
+    db.getBinary(absentKey, this.#within);
+    scanner.decoder.decode = visit;
+    const rows = scanner
+      .getRange({
+        ...this.#within,
+        ...(start === undefined ? {} : { start: asBuffer(start) }),
+        ...(end === undefined ? {} : { end: asBuffer(end) }),
+        ...(limit === undefined ? {} : { limit }),
+      })
+      .iterate();
+    try {
+      while (rows.next().done !== true);
+    } finally {
+      // A visitor that throws must not leave the cursor open.
+      rows.return?.();
+    }
+  }
   put(table: Table, key: Uint8Array, value: Uint8Array): void {
     if (key.length > keyBytesMax) {
       throw fail('invalid-argument', `a key of ${key.length} bytes is longer than ${keyBytesMax} bytes`);
@@ -116,6 +142,20 @@ export class View<Table extends string> implements StoreTxn<Table> {
   delete(table: Table, key: Uint8Array): void {
     this.#db(table).removeSync(asBuffer(key));
   }
+}
+
+/** The same table, read without a key and without a copy of the value: lmdb-js lends its own buffer to a decoder. */
+interface Scanner {
+  decoder: { decode: Visit };
+  getRange(options: object): { iterate(): Iterator<unknown> };
+}
+
+function scannerOf(db: Db): Scanner {
+  return Object.assign(Object.create(db), {
+    decoder: { decode: () => {} },
+    decoderCopies: true,
+    readKey: () => undefined,
+  }) as Scanner;
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -17,7 +17,14 @@ export interface RangeOptions {
 export interface ReadTxn<Table extends string = string> {
   get(table: Table, key: Uint8Array): Uint8Array | undefined;
   range(table: Table, options: RangeOptions): Iterable<Entry>;
+  /**
+   * Calls `visit` with each value of a range, in order, where that is cheaper than an object for each: the value is the
+   * first `lengthBytes` bytes, and good only until `visit` returns.
+   */
+  scan?(table: Table, options: RangeOptions, visit: Visit): void;
 }
+
+export type Visit = (bytes: Buffer, lengthBytes: number) => void;
 
 export interface StoreTxn<Table extends string = string> extends ReadTxn<Table> {
   put(table: Table, key: Uint8Array, value: Uint8Array): void;

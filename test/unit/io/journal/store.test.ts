@@ -252,3 +252,37 @@ test('files: a journal that was half made is made', async () => {
   assert.ok(!existsSync(`${one}.new`));
   assert.equal(readFileSync(one).length, again.devices[1].sizeBytes);
 });
+
+test('files: values are scanned without a copy of each, with memtables over them and without', async () => {
+  await using dir = scratch('journal');
+  await using disk = await onDisk(dir.sub('store'));
+  const store = disk.open();
+  const scanned = () => {
+    const found: string[] = [];
+    store.read((txn) =>
+      txn.scan?.('t', { start: key(2), end: key(9) }, (bytes, length) => {
+        found.push(bytes.toString('utf8', 0, length));
+      }),
+    );
+    return found;
+  };
+  for (let n = 1; n <= 4; n++) await disk.put(store, n);
+  assert.deepEqual(scanned(), ['v2', 'v3', 'v4']);
+  await store.checkpoint();
+  assert.deepEqual(scanned(), ['v2', 'v3', 'v4']);
+  await disk.put(store, 3);
+  store.apply([{ table: 't', key: key(5), value: Buffer.alloc(300_000, 'x') }]);
+  await new Promise<void>((resolve) => store.commit(() => resolve()));
+  assert.deepEqual(
+    scanned().map((value) => value.length),
+    [2, 2, 2, 300_000],
+  );
+  await store.checkpoint();
+  assert.deepEqual(
+    scanned().map((value) => value.length),
+    [2, 2, 2, 300_000],
+  );
+  assert.throws(() => store.read((txn) => txn.scan?.('t', {}, () => assert.fail('no more'))), /no more/);
+  assert.deepEqual(scanned().length, 4);
+  await store.close();
+});

@@ -20,6 +20,11 @@ function threadSys(): Sys {
   return sys;
 }
 
+/** Nothing but a thread that is there when the first layer wants one. */
+export function warm(): void {
+  threadSys();
+}
+
 export const { measureTree, copyTree, removeTree } = treeJobFunctions(threadSys);
 export const { callSubvolume, measureChanges } = subvolumeJobFunctions(threadSys);
 export const { applyLayer, diffLayer } = layerJobFunctions(threadSys);

@@ -32,6 +32,8 @@ export interface ContentStoreDeps {
   readonly clock: Clock;
   readonly sharingPolicy: SharingPolicy;
   readonly settlerLimits?: SettlerLimits;
+  /** Told of each ingest that is opened, before its first byte. */
+  readonly onWriter?: (ref: string) => void;
   readonly logError: (message: string, error: unknown) => void;
 }
 
@@ -123,6 +125,7 @@ class LocalContentStore implements ContentStore {
     if (this.#aborting.has(key)) throw fail('unavailable', `ref ${namespace}/${ref} is being aborted`);
     const { writer, stored } = this.#makeWriter(request);
     this.#writers.set(key, writer);
+    this.#deps.onWriter?.(ref);
     try {
       writer.begin();
       if (stored === 'stale') await writer.restart();

@@ -154,6 +154,22 @@ async function storeSlot(daemon: Daemon): Promise<StoreSlot<Table>> {
   );
 }
 
+const warmEveryMs = 5_000;
+
+/**
+ * Clients that pull by themselves fetch a layer and then have it applied: a pool thread started meanwhile spares the
+ * first of them the wait for one.
+ */
+function warmForLayers({ pool, log }: Daemon): (ref: string) => void {
+  let warmedAtMs = Number.NEGATIVE_INFINITY;
+  return (ref) => {
+    const nowMs = performance.now();
+    if (!ref.startsWith('layer-') || nowMs - warmedAtMs < warmEveryMs) return;
+    warmedAtMs = nowMs;
+    pool.run('warm', undefined).catch((error) => log.debug('no pool thread could be warmed', { error }));
+  };
+}
+
 /** Clients and configurations know the metadata store by the name of containerd's database. */
 export function metadataPlugin(daemon: Daemon): Registration {
   const { config, root, system, directories, log, clock } = daemon;
@@ -188,6 +204,7 @@ export function metadataPlugin(daemon: Daemon): Registration {
         reader,
         clock,
         sharingPolicy: policy,
+        onWriter: warmForLayers(daemon),
         logError: (message, error) => log.error(message, { error }),
       });
       const snapshotters = new Map<string, LoadedSnapshotter>();

@@ -213,6 +213,36 @@ describe('transfers in the daemon', { timeout: 300_000 }, () => {
         forever,
       ),
     ]);
+    // An archive with one of several platforms: what is chosen is there, the rest is not missed.
+    const [half, parts] = await Promise.all([openStream(client, 'half-out'), openStream(client, 'half-in')]);
+    await Promise.all([
+      sendBytes(parts, receiveBytes(half)).then(() => parts.end()),
+      client.services.transfer.transfer(
+        {
+          source: store({ name: feature }),
+          destination: packAny(ImageExportStream, ImageExportStream.fromPartial({ stream: 'half-out' })),
+        },
+        forever,
+      ),
+      client.services.transfer.transfer(
+        {
+          source: packAny(ImageImportStream, {
+            stream: 'half-in',
+            mediaType: 'application/x-tar',
+            forceCompress: false,
+          }),
+          destination: store({
+            platforms: [{ os: 'linux', architecture: 'amd64' }],
+            extraReferences: [{ name: `${registry.host}/library`, isPrefix: true, addDigest: true }],
+            unpacks: [{ platform: { os: 'linux', architecture: 'amd64' }, snapshotter: 'native' }],
+          }),
+        },
+        forever,
+      ),
+    ]);
+    const { digest } = (await client.images.get(feature)).target;
+    assert.ok(await client.images.get(`${registry.host}/library@${digest}`));
+    assert.ok(await (await client.images.get(feature)).isUnpacked('native'));
     const back = join(other.directory, 'back.tar');
     writeFileSync(back, archive);
     assert.match(await other.ctrOk(['-n', `${other.namespace}-2`, 'images', 'import', back]), /done/);

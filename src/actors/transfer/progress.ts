@@ -8,6 +8,8 @@ import type { Stream } from '../streaming/protocol.ts';
 
 const intervalMs = 300;
 const jobsMax = 10_000;
+/** How long a client may take for the last reports. */
+const farewellMsDefault = 5000;
 
 interface Job {
   progress: DistributionProgress;
@@ -17,6 +19,7 @@ interface Job {
 export class ProgressReporter implements AsyncDisposable {
   readonly #stream: Stream | undefined;
   readonly #imageName: string;
+  readonly #farewellMs: number;
   readonly #jobs = new Map<string, Job>();
   readonly #refs = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
@@ -25,7 +28,8 @@ export class ProgressReporter implements AsyncDisposable {
   #busy = false;
   #deaf = false;
 
-  constructor(stream: Stream | undefined, imageName: string) {
+  constructor(stream: Stream | undefined, imageName: string, farewellMs = farewellMsDefault) {
+    this.#farewellMs = farewellMs;
     this.#stream = stream;
     this.#imageName = imageName;
     if (stream === undefined) return;
@@ -99,11 +103,17 @@ export class ProgressReporter implements AsyncDisposable {
     this.#sending = settled;
   }
 
-  /** Tells what is left, and ends the stream. */
+  /** Tells what is left, and ends the stream. A client that does not read must not hold the transfer up. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
     this.#tellJobs();
-    await this.#sending;
+    let late: NodeJS.Timeout | undefined;
+    const limit = new Promise<void>((resolve) => {
+      late = setTimeout(resolve, this.#farewellMs);
+    });
+    await Promise.race([this.#sending, limit]);
+    clearTimeout(late);
+    this.#deaf = true;
     this.#stream?.close();
   }
 }

@@ -159,6 +159,7 @@ class Transfer {
     const { signal, lease, progress } = this.#tools;
     const { namespace } = this.#request;
     const { name, target } = this.#image(source.name);
+    await this.#keep([target]);
     const to = this.#connect(destination);
     const where = `OCI Registry (${destination.reference})`;
     progress.event(`Pushing to ${where}`);
@@ -208,6 +209,7 @@ class Transfer {
     const names = [source.name, ...source.extraReferences.map((reference) => this.#exact(reference))];
     const images = names.filter((name) => name !== '').map((name) => this.#image(name));
     if (images.length === 0) throw fail('invalid-argument', 'an export needs the name of an image');
+    await this.#keep(images.map(({ target }) => target));
     progress.event('Exporting');
     const content = storeContent(this.#deps, this.#request.namespace, lease, signal);
     const { platforms, allPlatforms } = destination;
@@ -253,6 +255,15 @@ class Transfer {
     if (target === undefined) throw fail('internal', `image "${name}" has no target`);
     const { mediaType, digest, size, annotations } = target;
     return { name, target: { mediaType, digest: parseDigest(digest), size, annotations, urls: [] } };
+  }
+
+  /** What is being read stays, whatever becomes of its name meanwhile. */
+  async #keep(targets: readonly LinkedDescriptor[]): Promise<void> {
+    const { namespace } = this.#request;
+    const { lease } = this.#tools;
+    for (const { digest } of targets) {
+      await this.#deps.metadata.call('content.lease', { namespace, lease, digest });
+    }
   }
 
   #connect({ reference, resolver }: OCIRegistry): RegistryConnection {

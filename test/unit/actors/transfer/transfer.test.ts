@@ -226,7 +226,9 @@ test('a canceled import leaves no ingest, no lease and no image', async (t) => {
   const into = await harness.stream('in');
   const half = sendBytes(into, inPieces(archive.subarray(0, archive.length / 2), 32_768));
   const late = harness.transfer(importFrom('in'), store('a.b/d:1'), '', { deadline: Date.now() + 1500 });
-  await Promise.all([half, assert.rejects(late, code(grpc.status.DEADLINE_EXCEEDED, /./))]);
+  // On a slow machine the stream may be closed before half of it is sent.
+  half.catch(() => {});
+  await Promise.all([assert.rejects(late, code(grpc.status.DEADLINE_EXCEEDED, /./))]);
   await until('everything is cleaned up', () => (harness.leftovers().length === 0 ? true : undefined), {
     timeoutMs: 30_000,
   });

@@ -71,7 +71,7 @@ export async function startTree(
   const daemon: Daemon = { ...given, system, pool, root, plugins, platform, clock: systemClock() };
   const disabled = new Set(config.disabledPlugins);
   for (const registration of [
-    eventPlugin(daemon),
+    eventPlugin(),
     contentPlugin(daemon),
     ...proxyPlugins(daemon, 'content'),
     ...snapshotterPlugins(daemon),

@@ -1,14 +1,7 @@
-// The face of the events actor, and of the exchange behind it for whoever runs on the same thread.
+// The face of the event exchange.
 import type { EventPosition } from '../../api/model/envelope.ts';
 import type { Filter } from '../../api/model/filter.ts';
 import type { Envelope } from '../../api/proto/gen/types/event.ts';
-
-export const eventsPath = 'events';
-
-export interface EventsProtocol {
-  /** Hands encoded `containerd.types.Envelope`s to all subscribers, in order. */
-  publish: { request: { envelopes: readonly Uint8Array[] }; reply: void };
-}
 
 export interface PublishedEvent {
   /** The encoded envelope, the same bytes for every subscriber. */

@@ -1,10 +1,8 @@
 // Events, content bytes and metadata: what everything else is built on.
 import { type ContentIoProtocol, type ContentStore, contentPath } from '../../actors/content/protocol.ts';
 import { type SharingPolicy, startContentStore } from '../../actors/content/store.ts';
-import { eventsActor } from '../../actors/events/actor.ts';
 import { createEventExchange } from '../../actors/events/exchange.ts';
 import type { EventExchange } from '../../actors/events/protocol.ts';
-import { eventsPath } from '../../actors/events/protocol.ts';
 import { type GcProtocol, gcPath } from '../../actors/gc/protocol.ts';
 import { type MetadataArgs, metadataActor } from '../../actors/metadata/actor.ts';
 import { type EventLogLimits, eventLogLimitsDefault } from '../../actors/metadata/event-log.ts';
@@ -31,16 +29,13 @@ import { type Daemon, pluginType, type Registration, settingsOf } from './types.
 const threadShutdownMs = 15_000;
 const journalBytesMin = 65_536;
 
-export function eventPlugin({ root, system }: Daemon): Registration {
+export function eventPlugin(): Registration {
   return {
     type: pluginType.event,
     id: 'exchange',
     required: true,
-    async init() {
+    init() {
       const exchange = createEventExchange();
-      await root.startChild(
-        actorChild(system, 'events', eventsActor, { exchange }, { restart: 'permanent', path: eventsPath }),
-      );
       return Object.assign(exchange, { [Symbol.asyncDispose]: async () => exchange.close() });
     },
   };

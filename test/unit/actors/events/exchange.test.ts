@@ -1,20 +1,13 @@
-// The event exchange: order, filters, slow subscribers; and the actor in front of it.
+// The event exchange: order, filters, slow subscribers.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { eventsActor } from '../../../../src/actors/events/actor.ts';
 import { createEventExchange } from '../../../../src/actors/events/exchange.ts';
-import {
-  type EventExchange,
-  type EventSubscription,
-  type EventsProtocol,
-  eventsPath,
-} from '../../../../src/actors/events/protocol.ts';
+import type { EventSubscription } from '../../../../src/actors/events/protocol.ts';
 import { compileFilters } from '../../../../src/api/model/filter.ts';
 import { ContainerCreate } from '../../../../src/api/proto/gen/events/container.ts';
 import { NamespaceCreate } from '../../../../src/api/proto/gen/events/namespace.ts';
 import { TaskCreate, TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
 import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
-import { ActorSystem } from '../../../../src/supervisor/system.ts';
 
 interface Given {
   namespace?: string;
@@ -177,19 +170,4 @@ test('subscribers are limited', () => {
   exchange.subscribe();
   exchange.subscribe();
   assert.throws(() => exchange.subscribe(), { code: 'resource-exhausted' });
-});
-
-test('the actor passes on what it is told, and a subscription outlives its restart', async (t) => {
-  const system = new ActorSystem({ name: 'test' });
-  const exchange: EventExchange = createEventExchange();
-  const subscription = exchange.subscribe();
-  const ref = system.ref<EventsProtocol>(eventsPath);
-  for (const topic of ['/first', '/second']) {
-    const cell = await system.spawn(eventsPath, eventsActor, { exchange });
-    await ref.call('publish', { envelopes: [encoded({ topic })] });
-    await cell.stop({ kind: 'shutdown' });
-  }
-  t.after(() => exchange.close());
-  assert.equal((await subscription.next()).value?.envelope.topic, '/first');
-  assert.equal((await subscription.next()).value?.envelope.topic, '/second');
 });

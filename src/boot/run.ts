@@ -4,10 +4,12 @@ import { fail, messageOf } from '../api/model/errors.ts';
 import type { Log } from '../api/model/ports/log.ts';
 import type { DaemonConfig } from '../io/config/config.ts';
 import { createLog, type LogLevel, logLevels } from '../io/log/log.ts';
+import { openAllocator } from '../io/sys/allocator.ts';
 import { createSys } from '../io/sys/sys.ts';
 import { describeExit } from '../supervisor/types.ts';
 import { prepareDirectories } from './directories.ts';
 import { notifySystemd } from './notify.ts';
+import { processThrift, startThrift } from './thrift.ts';
 import { startTree } from './tree.ts';
 import type { Version } from './version.ts';
 
@@ -31,6 +33,8 @@ export async function runDaemon(config: DaemonConfig, version: Version): Promise
     mkdirSync(config.temp, { recursive: true, mode: 0o700 });
     process.env['TMPDIR'] = config.temp;
   }
+  const allocator = openAllocator();
+  allocator.keepLargeBlocksApart();
   const sys = createSys();
   const directories = prepareDirectories(sys, config.root, config.state);
   setOomScore(config.oomScore, log);
@@ -44,6 +48,7 @@ export async function runDaemon(config: DaemonConfig, version: Version): Promise
     bootMs: Math.round(performance.now() - startedMs),
   });
   notifySystemd('READY=1');
+  startThrift(processThrift(() => allocator.trim()));
 
   const { promise: asked, resolve: ask } = Promise.withResolvers<string>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => ask(signal));

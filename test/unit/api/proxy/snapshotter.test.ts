@@ -61,6 +61,18 @@ async function start(deadlines: { callDeadlineMs?: number; connectDeadlineMs?: n
   return { remote, bench, [Symbol.asyncDispose]: () => bench[Symbol.asyncDispose]() };
 }
 
+/** Again and again while the plugin is away or slow: a busy machine must not fail a test of short deadlines. */
+async function eventually<T>(use: () => Promise<T>): Promise<T> {
+  const deadline = Date.now() + 60_000;
+  for (;;) {
+    try {
+      return await use();
+    } catch (error) {
+      if (!coded('unavailable')(error) || Date.now() > deadline) throw error;
+    }
+  }
+}
+
 const infoOf = (bench: SnapshotBench, key: string) => {
   const record = bench.metadata.reader.snapshot(testNamespace, 'remote', key);
   return record === undefined ? undefined : Info.decode(record.info);
@@ -170,9 +182,9 @@ test('a snapshot that several of ours mean stays until the last of them goes', {
 test('a plugin that is gone is unavailable within its deadline, and found again when it is back', {
   skip,
 }, async () => {
-  await using box = await start({ connectDeadlineMs: 300 });
+  await using box = await start({ connectDeadlineMs: 700 });
   const { remote, bench } = box;
-  await bench.prepare('before');
+  await eventually(() => bench.prepare('before'));
   await remote.stop();
   const gone = coded('unavailable', /proxy plugin "remote"/);
   await assert.rejects(bench.mounts('before'), gone);
@@ -183,30 +195,25 @@ test('a plugin that is gone is unavailable within its deadline, and found again 
   await bench.remove('before');
   assert.equal((await bench.cleanup()).failed > 0, true);
   await remote.listen();
-  const deadline = Date.now() + 30_000;
-  for (;;) {
-    try {
-      await bench.prepare('after');
-      break;
-    } catch (error) {
-      assert.ok(gone(error) && Date.now() < deadline, String(error));
-    }
-  }
+  await eventually(() => bench.prepare('after'));
   assert.equal((await bench.cleanup()).failed, 0);
   assert.equal(remote.names().length, 1);
   bench.warnings.length = 0;
 });
 
 test('a silent plugin holds up nobody but who asked it, and not for long', { skip }, async () => {
-  await using box = await start({ callDeadlineMs: 500 });
+  await using box = await start({ callDeadlineMs: 2_000 });
   const { remote, bench } = box;
-  await bench.prepare('before');
+  await eventually(() => bench.prepare('before'));
   remote.silentMs = 60_000;
-  const asked = assert.rejects(bench.prepare('silent'), coded('unavailable', /did not answer within 500 ms/));
-  assert.equal((await bench.mounts('before')).length, 1);
+  const asked = assert.rejects(
+    bench.prepare('silent'),
+    coded('unavailable', /did not answer within 2000 ms/),
+  );
+  assert.equal((await eventually(() => bench.mounts('before'))).length, 1);
   await asked;
   remote.silentMs = 0;
-  await bench.prepare('silent');
+  await eventually(() => bench.prepare('silent'));
 });
 
 test('a commit that came through at the plugin but not here is taken up again', { skip }, async () => {

@@ -20,6 +20,9 @@ export const eventLogLimitsDefault: EventLogLimits = { eventsMax: 16_384, bytesM
 /** How many of the last events are known again when somebody forwards one of them once more. */
 export const recentEventsMax = 4096;
 
+/** Of these, how many are read again after a start: what was under way when the daemon ended is among the last. */
+const recentReadMax = 1024;
+
 const removedPerEvent = 2;
 const sizedPerEvent = 64;
 const keyBytes = 8;
@@ -145,7 +148,7 @@ function lastEvent(txn: ReadTxn<Table>, first: number): number {
 
 function recentIdentities(txn: ReadTxn<Table>, first: number, last: number): Set<string> {
   const recent = new Set<string>();
-  const start = eventKey(Math.max(first, last - recentEventsMax + 1));
+  const start = eventKey(Math.max(first, last - recentReadMax + 1));
   for (const { value } of txn.range('events', { start })) {
     const identity = identityOf(Envelope.decode(value));
     if (identity !== undefined) recent.add(identity);

@@ -1,13 +1,13 @@
 // What Troupe's shim does beyond the contract of tasks: loggers, memory, groups, clients that leave, runtimes that misbehave.
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { EventsDefinition } from '../../src/api/proto/gen/services/events/v1/events.ts';
 import { shimsOf, startDaemon } from '../fixtures/daemon.ts';
-import { until } from '../fixtures/process.ts';
+import { runOk, until } from '../fixtures/process.ts';
 import { mountsBelow, scratch } from '../fixtures/scratch.ts';
 import { alive, makeRootfs, makeStreams, type Streams, Tasks } from '../fixtures/tasks.ts';
 
@@ -148,6 +148,30 @@ test("Troupe's shim beyond the contract", async (t) => {
     for (const id of ids) await tasks.remove(id);
     await until('all have ended', () => (shimsOf(daemon.address).length === 0 ? true : undefined), patient);
   });
+
+  await t.test(
+    'at the limit of descriptors Create is refused, and works again when there are some',
+    async () => {
+      const first = await tasks.running(['sleep', '1000']);
+      const [shim] = shimsOf(daemon.address);
+      const open = () => readdirSync(`/proc/${shim?.pid}/fd`).length;
+      const limit = (count: number) => runOk('prlimit', [`--pid=${shim?.pid}`, `--nofile=${count}:`]);
+      const before = open();
+      const second = await tasks.running(['sleep', '1000'], { streams: makeStreams(dir.sub('io')) });
+      assert.ok(open() - before <= 8, `${open() - before} descriptors for one container`);
+      const refused = await tasks.container(['sleep', '1000']);
+      // Some are kept for ending what runs.
+      for (const room of [2, 20, 40]) {
+        await limit(open() + room);
+        await assert.rejects(tasks.createTask(refused), { message: /descriptors of the shim are in use/ });
+        await limit(1024);
+        await assert.rejects(tasks.call('get', { containerId: refused }), { code: 5 });
+      }
+      assert.equal(mountsBelow(daemon.state).length, 2);
+      await tasks.createTask(refused);
+      for (const id of [first, second, refused]) await tasks.remove(id);
+    },
+  );
 
   await t.test('a runtime that prints garbage, fails or hangs leaves nothing', async () => {
     const garbage = await tasks.container(

@@ -60,6 +60,7 @@ export function startExec(
   if (proc.phase !== 'created') throw cannot('start', describe(state, proc));
   if (state.initGone)
     throw fail('failed-precondition', `container "${args.id}" has ended: init process exited`);
+  args.host.ensureDescriptors();
   proc.phase = 'starting';
   const limits = limitsOf(state, call as Call<never>);
   later(context, call, {

@@ -37,6 +37,7 @@ export function create(
   const { args } = state;
   const { host } = args;
   const { bundle, terminal, stdin, stdout, stderr } = request;
+  host.ensureDescriptors();
   const limits = limitsOf(state, call as Call<never>);
   const place: ContainerPlace = {
     id: request.id,
@@ -64,7 +65,17 @@ export function create(
         // While the runtime works: a shim that takes over must know what to clear away.
         making.catch(() => {});
         save(state);
-        return { place, spec, io, pid: await making };
+        const pid = await making;
+        state.spec = spec;
+        state.init.pid = pid;
+        try {
+          follow(state, context, state.init);
+        } catch (error) {
+          // No descriptors are left to watch it with: then it cannot stay.
+          await host.runtime.delete(place, spec, true, { deadlineMs: undoDeadlineMs });
+          throw error;
+        }
+        return { place, spec, io, pid };
       } catch (error) {
         io?.close();
         if (state.mounted) {
@@ -81,19 +92,20 @@ export function create(
       state.created = true;
       state.init.pid = made.pid;
       state.init.io = made.io;
-      if (made.pid !== 0) running(state, context, state.init);
       args.events.created(place.id, request, made.pid);
       save(state);
       return { pid: made.pid };
     },
+    // An exit that came meanwhile is told after the creation.
+    after: () => settleExits(state),
     failed() {
-      host.records.deleted(bundle, new Uint8Array(0));
+      host.records.forget(bundle);
     },
   });
 }
 
-/** Follows a process that the runtime has made. */
-function running(state: ContainerState, context: ContainerContext, init: Proc): void {
+/** Watches an init process, made here or by a shim before this one, and the memory of its container. */
+export function follow(state: ContainerState, context: ContainerContext, init: Proc): void {
   const { host, events, id, log } = state.args;
   init.startTicks = host.startTicksOf(init.pid) ?? '';
   state.cgroups = host.cgroups.locate(init.pid);
@@ -105,9 +117,6 @@ function running(state: ContainerState, context: ContainerContext, init: Proc): 
     log.warn(`memory of ${id} is not watched`, { error: messageOf(error) });
   }
 }
-
-/** Takes up the watch over a container again that another shim has made. */
-export { running as follow };
 
 export function start(state: ContainerState, call: Call<{ pid: number }>, context: ContainerContext): void {
   const place = placeOf(state);
@@ -138,7 +147,7 @@ export function start(state: ContainerState, call: Call<{ pid: number }>, contex
       init.phase = 'running';
       if (restored !== undefined) {
         [init.io, init.pid] = [restored.io, restored.pid];
-        running(state, context, init);
+        follow(state, context, init);
       }
       events.started(place.id, init.pid);
       save(state);

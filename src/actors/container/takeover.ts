@@ -20,7 +20,7 @@ export async function takeOver(
   if (record.init.pid === 0) {
     await host.runtime.delete(place, undefined, true, { deadlineMs: undoDeadlineMs });
     await host.unmountRootfs(place.bundle);
-    host.records.deleted(place.bundle, new Uint8Array(0));
+    host.records.forget(place.bundle);
     throw fail('not-found', `container "${id}" was not finished when its shim ended`);
   }
   state.spec = host.readSpec(place.bundle);

@@ -7,7 +7,8 @@ import { MessageQueue } from './queue.ts';
 import type { CallContext, TtrpcMethod, TtrpcService } from './service.ts';
 import { statusOf } from './status.ts';
 
-const callsMax = 1024;
+/** A daemon waits for each task over the one connection to a shim that holds many. */
+const callsMax = 16_384;
 /** Inbound messages that one stream may hold before the connection's reading stops. */
 const streamQueueLengthMax = 5;
 /** A client that does not read its answers is hung up on beyond this. */

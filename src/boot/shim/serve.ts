@@ -39,7 +39,12 @@ import type { parseMountInfo } from '../../io/sys/mountinfo.ts';
 import { openPeerCredentials } from '../../io/sys/peer.ts';
 import { joinCgroup, leaveSession, raiseOomScore, replaceStreams } from '../../io/sys/session.ts';
 import { createSys } from '../../io/sys/sys.ts';
-import { actorChild, Supervisor, supervisorChild } from '../../supervisor/supervisor.ts';
+import {
+  actorChild,
+  Supervisor,
+  type SupervisorEvent,
+  supervisorChild,
+} from '../../supervisor/supervisor.ts';
 import { ActorSystem } from '../../supervisor/system.ts';
 import type { ShimArguments } from './arguments.ts';
 import { formatAnswer, parseBootstrapInput } from './bootstrap.ts';
@@ -101,11 +106,18 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
   const forward = eventForwarder(boot.ttrpcAddress, namespace);
   const container = (id: string) => system.ref<ContainerProtocol>(containerPath(id));
   let containers: Supervisor | undefined;
+  // Assigned below: until then there is nothing that could fail too often.
+  let onGaveUp = () => {};
+  const onEvent = (event: SupervisorEvent) => {
+    log.warn(`supervisor: ${event.kind}`, { ...event });
+    // The containers live on, and the next start takes them over with a fresh mind.
+    if (event.kind === 'gave-up') onGaveUp();
+  };
   await Supervisor.start(system, {
     path: 'shim',
     strategy: 'one_for_one',
     intensity,
-    onEvent: (event) => log.warn(`supervisor: ${event.kind}`, { ...event }),
+    onEvent,
     children: [
       actorChild(
         system,
@@ -114,9 +126,15 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
         { forward, onExitTold: (id, execId) => container(id).cast('told', { execId }), log },
         { restart: 'permanent', path: publisherPath },
       ),
-      supervisorChild(system, 'containers', { strategy: 'one_for_one', intensity }, 10_000, (supervisor) => {
-        containers = supervisor;
-      }),
+      supervisorChild(
+        system,
+        'containers',
+        { strategy: 'one_for_one', intensity, onEvent },
+        10_000,
+        (supervisor) => {
+          containers = supervisor;
+        },
+      ),
     ],
   });
   if (containers === undefined) throw fail('internal', 'the containers have no supervisor');
@@ -174,6 +192,7 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
     await watch.stop();
     process.exit(code);
   };
+  onGaveUp = () => void end('its actors fail too often', 1);
   process.on('SIGTERM', () => void end('SIGTERM'));
   process.on('SIGINT', () => void end('SIGINT'));
   process.on('SIGUSR1', () =>

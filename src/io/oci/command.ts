@@ -1,7 +1,7 @@
 // Runs the OCI runtime: one short process a call, with a deadline, its complaint found in its log or its output.
 import { closeSync, openSync, readFileSync, readSync, statSync, writeSync } from 'node:fs';
 import { delimiter, isAbsolute, join } from 'node:path';
-import { fail, messageOf } from '../../api/model/errors.ts';
+import { fail, wrap } from '../../api/model/errors.ts';
 import type { CommandLimits, ContainerPlace, ExitWatch } from '../../api/model/ports/container-host.ts';
 import type { ProcessExit } from '../../api/model/ports/process.ts';
 import type { Pipes } from '../sys/pipes.ts';
@@ -94,7 +94,7 @@ export function createCommands(deps: {
       pid = spawn({ file, args, cwd, env, fds });
     } catch (error) {
       if (output !== undefined) closeSync(output);
-      throw fail('unknown', `exec: "${file}": ${messageOf(error)}`, error);
+      throw wrap(`exec: "${file}"`, error);
     } finally {
       for (const fd of ours) closeSync(fd);
     }

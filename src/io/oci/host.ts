@@ -1,6 +1,7 @@
 // The machine as a container actor sees it, put together from runtime, streams, exits and cgroups.
-import { mkdirSync, openSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fail } from '../../api/model/errors.ts';
 import type { ContainerHost } from '../../api/model/ports/container-host.ts';
 import type { Clock } from '../../api/model/time.ts';
 import { createCgroups } from '../cgroups/cgroups.ts';
@@ -44,6 +45,7 @@ export function createHost(watch: FdWatch, env: NodeJS.ProcessEnv, clock: Clock)
       saveOptions(bundle, decoded);
       return settingsFrom(namespace, decoded);
     },
+    ensureDescriptors,
     readSpec,
     openStdio: (paths, owner, signal) => openStdio(paths, owner, stdio, signal),
     adoptStdio,
@@ -56,4 +58,22 @@ export function createHost(watch: FdWatch, env: NodeJS.ProcessEnv, clock: Clock)
     nowNs: () => clock.nowNs(),
     sweep: () => exits.sweep(),
   };
+}
+
+/** What deleting, telling and writing down may need at once. */
+const descriptorsReserved = 48;
+
+function ensureDescriptors(): void {
+  const limit = Number(
+    /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1] ?? Infinity,
+  );
+  // The kernel gives the lowest number that is free.
+  const lowest = openSync('/dev/null', 'r');
+  closeSync(lowest);
+  if (lowest >= limit - descriptorsReserved) {
+    throw fail(
+      'resource-exhausted',
+      `${lowest} of ${limit} descriptors of the shim are in use: raise its limit`,
+    );
+  }
 }

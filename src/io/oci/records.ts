@@ -13,6 +13,7 @@ export function createRecords(): ContainerRecords {
   return {
     save: (record) => replace(join(record.place.bundle, recordFile), JSON.stringify(record)),
     load: loadRecord,
+    forget: (bundle) => rmSync(join(bundle, recordFile), { force: true }),
     deleted(bundle, response) {
       if (!existsSync(bundle)) return;
       replace(join(bundle, deletedFile), response);

@@ -3,7 +3,7 @@
 import { closeSync, constants, fstatSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fail, messageOf } from '../../api/model/errors.ts';
+import { fail, wrap } from '../../api/model/errors.ts';
 import type { Pipes } from '../sys/pipes.ts';
 
 /** How long clients may take to open their ends. */
@@ -83,7 +83,7 @@ async function openWithReader(path: string, signal: AbortSignal): Promise<number
     } catch (error) {
       // ENXIO: a fifo that nobody reads from yet.
       if ((error as NodeJS.ErrnoException).code !== 'ENXIO') {
-        throw fail('unknown', `open ${path}: ${messageOf(error)}`, error);
+        throw wrap(`open ${path}`, error);
       }
     }
     if (performance.now() > deadlineMs) {

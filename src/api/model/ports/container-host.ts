@@ -180,6 +180,8 @@ export interface ContainerRecords {
   load(bundle: string): ContainerRecord | undefined;
   /** Puts in place of the record what the `delete` command is to say. */
   deleted(bundle: string, response: Uint8Array): void;
+  /** Removes the record of a container that came to nothing. */
+  forget(bundle: string): void;
 }
 
 export interface ContainerHost {
@@ -187,6 +189,8 @@ export interface ContainerHost {
   readonly exits: ExitWatch;
   readonly cgroups: Cgroups;
   readonly records: ContainerRecords;
+  /** Throws `resource-exhausted` when hardly more descriptors are left than it takes to end what runs. */
+  ensureDescriptors(): void;
   settingsOf(namespace: string, bundle: string, options: Any | undefined): RuntimeSettings;
   readSpec(bundle: string): SpecFacts;
   openStdio(paths: StdioPaths, owner: StdioOwner, signal: AbortSignal): Promise<Stdio>;

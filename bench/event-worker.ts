@@ -11,7 +11,7 @@ import { LoadConnection } from './load-connection.ts';
 
 const { load } = workerData as { load: EventLoad };
 const pathOf = (method: string): string => `/${EventsDefinition.fullName}/${method}`;
-const publishersMax = 16;
+const publishersMax = 64;
 const quietMs = 200;
 const event = {
   typeUrl: 'containerd.events.ContainerDelete',

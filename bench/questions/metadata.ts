@@ -283,7 +283,7 @@ async function manyRecords(bench: Bench): Promise<void> {
 
 export const question: Question = {
   name: 'metadata',
-  asks: 'Calls a second over one connection, from a worker thread that speaks just enough HTTP/2 to count the answers; a container record has about 2.3 KB. A collection is the synchronous deletion of the lease that alone kept the blobs. In the last two rows Troupe is compared with itself.',
+  asks: 'Calls a second over one connection, from a worker thread that speaks just enough HTTP/2 to count the answers; a container record has about 2.3 KB. Events are published 64 at a time. A collection is the synchronous deletion of the lease that alone kept the blobs. In the last two rows Troupe is compared with itself.',
   async run(bench) {
     for (const medium of ['disk', 'tmpfs'] as const) {
       await using stack = new AsyncDisposableStack();

@@ -85,20 +85,35 @@ class Subscription implements EventSubscription {
     this.#settle({ done: true, value: undefined });
   }
 
-  next(): Promise<IteratorResult<PublishedEvent>> {
-    const event = this.#queue[this.#head];
-    if (event !== undefined) {
-      this.#head++;
-      this.#queuedBytes -= event.bytes.length;
-      if (this.#head === this.#queue.length) {
-        this.#queue = [];
-        this.#head = 0;
-      } else if (this.#head >= 1024) {
-        this.#queue = this.#queue.slice(this.#head);
-        this.#head = 0;
-      }
-      return Promise.resolve({ done: false, value: event });
+  takeQueued(countMax: number, bytesMax: number): PublishedEvent[] {
+    const taken: PublishedEvent[] = [];
+    for (let bytes = 0; taken.length < countMax && bytes < bytesMax; ) {
+      const event = this.#shift();
+      if (event === undefined) break;
+      bytes += event.bytes.length;
+      taken.push(event);
     }
+    return taken;
+  }
+
+  #shift(): PublishedEvent | undefined {
+    const event = this.#queue[this.#head];
+    if (event === undefined) return undefined;
+    this.#head++;
+    this.#queuedBytes -= event.bytes.length;
+    if (this.#head === this.#queue.length) {
+      this.#queue = [];
+      this.#head = 0;
+    } else if (this.#head >= 1024) {
+      this.#queue = this.#queue.slice(this.#head);
+      this.#head = 0;
+    }
+    return event;
+  }
+
+  next(): Promise<IteratorResult<PublishedEvent>> {
+    const event = this.#shift();
+    if (event !== undefined) return Promise.resolve({ done: false, value: event });
     if (this.#lag !== undefined) {
       const lag = this.#lag;
       this.#lag = undefined;

@@ -14,7 +14,10 @@ export interface PublishedEvent {
  * What a subscriber reads. It ends when the subscriber returns, when its signal aborts, or when the exchange closes;
  * a subscriber that falls behind by more than its limits gets what is queued, then `resource-exhausted`.
  */
-export type EventSubscription = AsyncIterableIterator<PublishedEvent>;
+export interface EventSubscription extends AsyncIterableIterator<PublishedEvent> {
+  /** What waits at this moment, up to that many events and about as many bytes: for one who sends them together. */
+  takeQueued(countMax: number, bytesMax: number): PublishedEvent[];
+}
 
 export interface SubscribeOptions {
   /** See `eventFilter`; default: all events. */

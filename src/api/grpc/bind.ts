@@ -11,6 +11,14 @@ export class Encoded {
   }
 }
 
+/** Several responses of a stream, encoded already, that leave together. */
+export class EncodedBatch {
+  readonly messages: readonly Uint8Array[];
+  constructor(messages: readonly Uint8Array[]) {
+    this.messages = messages;
+  }
+}
+
 interface Codec<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: Uint8Array, length?: number): T;
@@ -41,7 +49,9 @@ export type ResponseOf<M extends MethodDefinition> = MessageOf<M['responseType']
 export type HandlerOf<M extends MethodDefinition> = (
   request: M['requestStream'] extends true ? AsyncIterable<RequestOf<M>> : RequestOf<M>,
   context: CallContext,
-) => M['responseStream'] extends true ? AsyncIterable<ResponseOf<M>> : ResponseOf<M> | Promise<ResponseOf<M>>;
+) => M['responseStream'] extends true
+  ? AsyncIterable<ResponseOf<M> | EncodedBatch>
+  : ResponseOf<M> | Promise<ResponseOf<M>>;
 
 /** Handlers by method; a missing one answers Unimplemented. */
 export type Handlers<D extends ServiceDefinition> = {

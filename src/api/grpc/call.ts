@@ -5,13 +5,14 @@ import { isExpected } from '../../supervisor/failure.ts';
 import { encodeHeaders } from '../h2/hpack.ts';
 import { type H2Stream, type StreamHandler, wholeBytesMax } from '../h2/stream.ts';
 import { fail } from '../model/errors.ts';
-import { type BoundMethod, bufferOf } from './bind.ts';
+import { type BoundMethod, bufferOf, EncodedBatch } from './bind.ts';
 import { ServerCallContext } from './context.ts';
 import {
   encodeStatusMessage,
   FrameReader,
   frameOf,
   framePrefixBytes,
+  framesOf,
   parseTimeout,
   prefixOf,
   writePrefix,
@@ -294,7 +295,8 @@ export class ServerCall implements StreamHandler {
       for (let count = 1; ; count++) {
         const { done, value } = await iterator.next();
         if (this.#ended || done) break;
-        this.#write(value, this.#encode(value));
+        if (value instanceof EncodedBatch) this.#writeBatch(value);
+        else this.#write(value, this.#encode(value));
         if (stream.unsentBytes > unsentBytesMax) await this.#drain();
         else if (count % responsesPerTurnMax === 0) await new Promise(setImmediate);
         if (this.#ended) break;
@@ -321,12 +323,23 @@ export class ServerCall implements StreamHandler {
 
   #encode(response: unknown): Uint8Array {
     const message = response instanceof PooledResponse ? response.bytes : this.#method.encode(response);
+    this.#checkSize(message);
+    return message;
+  }
+
+  #checkSize(message: Uint8Array): void {
     const { sendBytesMax } = this.#host;
-    if (message.byteLength <= sendBytesMax) return message;
+    if (message.byteLength <= sendBytesMax) return;
     throw fail(
       'resource-exhausted',
       `response of ${message.byteLength} bytes is larger than the limit of ${sendBytesMax}`,
     );
+  }
+
+  #writeBatch({ messages }: EncodedBatch): void {
+    for (const message of messages) this.#checkSize(message);
+    if (!this.#stream.headersSent) this.#stream.respond(responseHead);
+    this.#stream.write(framesOf(messages));
   }
 
   #write(response: unknown, message: Uint8Array): void {

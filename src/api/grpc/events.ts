@@ -13,8 +13,12 @@ import { compileFilters, type Filter } from '../model/filter.ts';
 import { checkEnvelope, checkTopic } from '../model/topic.ts';
 import { EventsDefinition } from '../proto/gen/services/events/v1/events.ts';
 import { Envelope } from '../proto/gen/types/event.ts';
-import { type BoundService, bindService, Encoded } from './bind.ts';
+import { type BoundService, bindService, Encoded, EncodedBatch } from './bind.ts';
 import type { CallContext } from './context.ts';
+
+/** Events that leave in one piece. */
+const batchLengthMax = 256;
+const batchBytesMax = 64 * 1024;
 
 export interface EventsDeps {
   readonly exchange: EventExchange;
@@ -54,7 +58,14 @@ export function eventsService({ exchange, metadata, replay }: EventsDeps): Bound
       },
 
       async *subscribe({ filters }, context) {
-        for await (const { bytes } of subscription(filters, context)) yield new Encoded(bytes);
+        const events = subscription(filters, context);
+        const live = 'takeQueued' in events ? events : undefined;
+        for await (const { bytes } of events) {
+          // Events of one commit come together, and leave so.
+          const more = live?.takeQueued(batchLengthMax, batchBytesMax) ?? [];
+          if (more.length === 0) yield new Encoded(bytes);
+          else yield new EncodedBatch([bytes, ...more.map((event) => event.bytes)]);
+        }
       },
     },
     {

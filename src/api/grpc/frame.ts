@@ -26,6 +26,21 @@ export function frameOf(message: Uint8Array): Buffer {
   return frame;
 }
 
+/** Messages with their prefixes, one after the other. */
+export function framesOf(messages: readonly Uint8Array[]): Buffer {
+  let size = 0;
+  for (const message of messages) size += framePrefixBytes + message.byteLength;
+  const frames = Buffer.allocUnsafe(size);
+  let at = 0;
+  for (const message of messages) {
+    frames[at] = 0;
+    frames.writeUInt32BE(message.byteLength, at + 1);
+    frames.set(message, at + framePrefixBytes);
+    at += framePrefixBytes + message.byteLength;
+  }
+  return frames;
+}
+
 export interface FrameReaderOptions {
   readonly messageBytesMax: number;
   /** The `grpc-encoding` header: how messages with the compressed flag are compressed. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createEventExchange } from '../../../../src/actors/events/exchange.ts';
-import type { EventSubscription } from '../../../../src/actors/events/protocol.ts';
+import type { EventSubscription, PublishedEvent } from '../../../../src/actors/events/protocol.ts';
 import { compileFilters } from '../../../../src/api/model/filter.ts';
 import { ContainerCreate } from '../../../../src/api/proto/gen/events/container.ts';
 import { NamespaceCreate } from '../../../../src/api/proto/gen/events/namespace.ts';
@@ -170,4 +170,26 @@ test('subscribers are limited', () => {
   exchange.subscribe();
   exchange.subscribe();
   assert.throws(() => exchange.subscribe(), { code: 'resource-exhausted' });
+});
+
+test('what waits can be taken at once, within limits, and is counted as read', async () => {
+  const exchange = createEventExchange();
+  const subscription = exchange.subscribe({ queueLengthMax: 4 });
+  const topics = (events: readonly PublishedEvent[]) => events.map(({ envelope }) => envelope.topic);
+  const publish = (...names: string[]) =>
+    exchange.publish(
+      names.map((topic) =>
+        Envelope.encode({ timestamp: undefined, namespace: 'n', topic, event: undefined }).finish(),
+      ),
+    );
+  assert.deepEqual(subscription.takeQueued(10, 10_000), []);
+  publish('/a', '/b', '/c', '/d');
+  assert.deepEqual(topics(subscription.takeQueued(2, 10_000)), ['/a', '/b']);
+  assert.deepEqual(topics(subscription.takeQueued(10, 1)), ['/c']);
+  publish('/e', '/f', '/g');
+  assert.equal((await subscription.next()).value?.envelope.topic, '/d');
+  assert.deepEqual(topics(subscription.takeQueued(10, 10_000)), ['/e', '/f', '/g']);
+  exchange.close();
+  assert.deepEqual(subscription.takeQueued(10, 10_000), []);
+  assert.equal((await subscription.next()).done, true);
 });

@@ -5,7 +5,7 @@ import http2 from 'node:http2';
 import net from 'node:net';
 import { test } from 'node:test';
 import * as grpc from '@grpc/grpc-js';
-import { bindService, Encoded } from '../../../../src/api/grpc/bind.ts';
+import { bindService, Encoded, EncodedBatch } from '../../../../src/api/grpc/bind.ts';
 import type { CallContext } from '../../../../src/api/grpc/context.ts';
 import { frameOf } from '../../../../src/api/grpc/frame.ts';
 import { codeOf, errorCodes, fail } from '../../../../src/api/model/errors.ts';
@@ -201,6 +201,24 @@ test('encoded responses go to the wire as they are', async (t) => {
     'data',
   );
   assert.equal(message.offset, 3n);
+});
+
+test('a batch of encoded responses is so many messages, and none may be too large', async (t) => {
+  const message = (offset: bigint, length: number) =>
+    ReadContentResponse.encode(ReadContentResponse.create({ offset, data: new Uint8Array(length) })).finish();
+  const service = bindService(ContentDefinition, {
+    async *read() {
+      yield new EncodedBatch([message(1n, 0), message(2n, 3000), message(3n, 10)]);
+      yield new EncodedBatch([message(4n, 10), message(5n, 5000)]);
+    },
+  });
+  const { client } = await serve(t, [service], { sendBytesMax: 4000 });
+  const stream = serverStream(client, ContentDefinition, 'read', ReadContentRequest.create());
+  const offsets: bigint[] = [];
+  stream.on('data', ({ offset }) => offsets.push(offset));
+  const [error] = await once(stream, 'error');
+  assert.equal(error.code, grpc.status.RESOURCE_EXHAUSTED);
+  assert.deepEqual(offsets, [1n, 2n, 3n]);
 });
 
 test('a server stream waits for a client that does not read', async (t) => {

@@ -19,6 +19,7 @@ interface ImportFlags {
   unpack: boolean;
   compressBlobs?: boolean;
   discardUnpackedLayers?: boolean;
+  skipMissing?: boolean;
   snapshotter?: string;
 }
 
@@ -55,6 +56,7 @@ export function addArchiveCommands(images: Command, run: Run): void {
     .option('--no-unpack', 'only import')
     .option('--snapshotter <name>', 'where to unpack')
     .option('--compress-blobs', 'compress plain layers of docker archives')
+    .option('--skip-missing', 'leave out images that the archive has not all of')
     .option('--discard-unpacked-layers', 'do not keep layers once they are unpacked')
     .action((file: string, flags: ImportFlags) => run((context) => importFrom(context, file, flags)));
 

@@ -30,6 +30,8 @@ export interface ImportImagesOptions {
   compressBlobs?: boolean;
   /** Layers are not kept once they are unpacked. */
   discardUnpackedLayers?: boolean;
+  /** Images of which something is missing are left out, where it would end the import. */
+  skipMissing?: boolean;
   /** False: only import. */
   unpack?: boolean;
   snapshotter?: string;
@@ -71,7 +73,10 @@ export async function importImages(
     decompress: true,
     compressLayers: options.compressBlobs ?? false,
   });
-  const { tops } = await labelImported(content, index, { matches, discardLayers: discardUnpackedLayers });
+  const { tops } = await labelImported(content, index, {
+    ...{ matches, skipMissing: options.skipMissing ?? false },
+    discardLayers: discardUnpackedLayers,
+  });
   const base = baseName ?? `import-${new Date().toISOString().slice(0, 10)}`;
   const plans = localRecords(index, tops, {
     translate: baseName === undefined ? prefixNames(base) : filterNames(base),

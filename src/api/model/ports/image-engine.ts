@@ -19,7 +19,6 @@ export interface ExportOptions {
   readonly skipNonDistributable?: boolean;
   /** Manifests of which something is missing go without what they link to. */
   readonly skipMissing?: boolean;
-  readonly onBlob?: (descriptor: LinkedDescriptor) => void;
 }
 
 export interface ImportOptions {
@@ -27,7 +26,6 @@ export interface ImportOptions {
   readonly decompress?: boolean;
   /** Compress plain layers of docker archives with gzip. */
   readonly compressLayers?: boolean;
-  readonly onBlob?: (name: string, digest: string, sizeBytes: number) => void;
 }
 
 export interface LabelOptions {
@@ -57,7 +55,6 @@ export interface ConvertOptions {
   readonly layers?: 'none' | 'gzip' | 'zstd' | undefined;
   /** Docker's media types become those of OCI. */
   readonly toOci?: boolean;
-  readonly onLayer?: (from: LinkedDescriptor, to: string) => void;
 }
 
 export interface ImageEngine {

@@ -148,7 +148,6 @@ class Converter {
       labels,
     );
     if (known !== undefined && known !== made.diffId) this.#diffIds.set(parseDigest(known), made.diffId);
-    this.#options.onLayer?.(descriptor, made.digest);
     return {
       ...descriptor,
       mediaType: layerType(type, to),

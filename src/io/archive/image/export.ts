@@ -48,7 +48,6 @@ export async function* exportImages(
   for (const entry of plan) {
     content.signal.throwIfAborted();
     yield* writeEntry(content, entry);
-    if (entry.blob !== undefined) options.onBlob?.(entry.blob);
   }
   yield Buffer.alloc(endBytes);
 }

@@ -27,9 +27,8 @@ export async function importArchive(
   options: ImportOptions,
 ): Promise<LinkedDescriptor> {
   const plain = options.decompress === true ? inflated(archive, content.signal) : archive;
-  const read = await readArchive(content, plain, (name, digest, sizeBytes) =>
-    options.onBlob?.(name, digest, sizeBytes),
-  );
+  const read = await readArchive(content, plain);
+
   const layout = read.documents.get('oci-layout');
   if (layout !== undefined) return ociIndex(read, layout);
   const manifests = read.documents.get('manifest.json');

@@ -37,10 +37,11 @@ export async function labelImported(
       const labels = labelsForChildren(descriptor.mediaType, linked);
       if (labels.size > 0) await content.setLabels(descriptor.digest, labels);
     },
-    onBlob: async (descriptor) => {
+    onBlob: async (descriptor, parent) => {
       const info = await content.info(descriptor.digest);
       if (info === undefined) {
-        if (skipMissing) missing.push(descriptor);
+        // What is not whole is as good as not there.
+        if (skipMissing) missing.push(parent ?? descriptor);
         else
           throw fail('not-found', `content ${descriptor.digest}: an image links to it, the archive lacks it`);
       } else if (BigInt(info.sizeBytes) !== descriptor.size) {

@@ -36,9 +36,8 @@ type Event =
 export async function readArchive(
   content: ImageContent,
   archive: AsyncIterable<Uint8Array>,
-  onBlob: (name: string, digest: string, sizeBytes: number) => void,
 ): Promise<ReadArchive> {
-  const intake = new Intake(content, onBlob);
+  const intake = new Intake(content);
   const events: Event[] = [];
   const symlinks = new Map<string, string>();
   const paths = new Set<string>();
@@ -111,7 +110,6 @@ class Intake {
   readonly blobs = new Map<string, BlobInfo>();
   readonly documents = new Map<string, Buffer>();
   readonly #content: ImageContent;
-  readonly #onBlob: (name: string, digest: string, sizeBytes: number) => void;
   #sink: BlobSink | undefined;
   #document: Buffer | undefined;
   #buffer: Buffer | undefined;
@@ -119,9 +117,8 @@ class Intake {
   #left = 0;
   #writing: Promise<void> | undefined;
 
-  constructor(content: ImageContent, onBlob: (name: string, digest: string, sizeBytes: number) => void) {
+  constructor(content: ImageContent) {
     this.#content = content;
-    this.#onBlob = onBlob;
   }
 
   async take(event: Event): Promise<void> {
@@ -186,9 +183,7 @@ class Intake {
     this.#writing = undefined;
     const blob = await this.#sink?.commit();
     this.#sink = undefined;
-    if (blob === undefined) return;
-    this.blobs.set(path, blob);
-    this.#onBlob(path, blob.digest, blob.sizeBytes);
+    if (blob !== undefined) this.blobs.set(path, blob);
   }
 
   async abort(): Promise<void> {

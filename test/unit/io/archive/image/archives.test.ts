@@ -224,3 +224,26 @@ test('layers that are known in compressed form are not kept twice; plain ones ar
   assert.match(made!.mediaType, /\.gzip$/);
   assert.equal(fresh.blobs.get(made!.digest)!.labels.get(label.uncompressed), plain.digest);
 });
+
+test('images of which something is missing are left out, where that is asked for', async () => {
+  const from = memoryContent();
+  const whole = buildManifest([await buildLayer([{ name: 'a', content: 'whole' }])]);
+  const broken = buildManifest([await buildLayer([{ name: 'a', content: 'broken' }])]);
+  const images = [whole, broken].map((built, i) => ({
+    name: `a.b/c:${i}`,
+    target: putImage(from, { manifests: [built] }),
+  }));
+  const entries = await readTar(await collect(exportImages(from, images, {})));
+  const lost = broken.layers[0]!.digest.slice('sha256:'.length);
+  const files = entries
+    .filter(({ header }) => !header.name.endsWith('/') && !header.name.endsWith(lost))
+    .map(({ header, bytes }) => ({ name: header.name, content: bytes }));
+  const to = memoryContent();
+  const index = await importArchive(to, inPieces(tarOf(files), 4096), {});
+  assert.equal((await failure(labelImported(to, index, {}))).code, 'not-found');
+  const { tops } = await labelImported(to, index, { skipMissing: true });
+  assert.deepEqual(
+    tops.map(({ annotations }) => annotations.get(annotation.imageName)),
+    ['a.b/c:0'],
+  );
+});

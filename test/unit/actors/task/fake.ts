@@ -199,7 +199,7 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     dial: ttrpcShimDialer(),
     log: memoryLog(log),
     revivals: createRevivals(),
-    timeouts: { ...shimTimeoutsDefault, startGraceMs: 20, ...options.shimTimeouts },
+    timeouts: { ...shimTimeoutsDefault, ...options.shimTimeouts },
     taskTimeouts: { callMs: 10_000, slowCallMs: 10_000, ...options.taskTimeouts },
     publish: async (encoded) => {
       for (const bytes of encoded) envelopes.push(Envelope.decode(bytes));

@@ -1,0 +1,23 @@
+// npm run chaos -- --seed N --containers 50 --seconds 60 --runtime io.containerd.troupe.v1
+import { parseArgs } from 'node:util';
+import { runChaos } from './chaos.ts';
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+    containers: { type: 'string', default: '50' },
+    seconds: { type: 'string', default: '60' },
+    runtime: { type: 'string', default: 'io.containerd.troupe.v1' },
+  },
+});
+const { seed, containers, seconds, runtime } = values;
+console.log(`seed ${seed}: ${containers} containers, ${seconds} s, ${runtime}`);
+const report = await runChaos({
+  seed: Number(seed),
+  containers: Number(containers),
+  seconds: Number(seconds),
+  runtime,
+  log: (line) => console.log(line),
+});
+console.log(report);
+process.exitCode = report.complaints.length === 0 ? 0 : 1;

@@ -56,7 +56,7 @@ snapshotterSuite(
   },
   {
     rebases: false,
-    layers: 32,
+    layers: 16,
     directory,
     measuresOwnData: true,
     skip: needsLoopDevices() || needsFileSystem('erofs') || needsProgram('mkfs.erofs'),

@@ -11,7 +11,7 @@ import { readTar } from '../fixtures/memory-content.ts';
 import { runOk } from '../fixtures/process.ts';
 import { startRegistry } from '../fixtures/registry.ts';
 import { sortLabels } from './mask.ts';
-import { subject } from './side.ts';
+import { noCollection, subject } from './side.ts';
 import { listTree } from './tree.ts';
 
 /** Headers and digests of an archive. Newer releases than this machine's ctr also say where images came from. */
@@ -35,8 +35,8 @@ test('images: archives, forms and lists', async (t) => {
   await using registry = await startRegistry();
   const busybox = await registry.push(await busyboxImage(), 'library/busybox', 'latest');
   const feature = await registry.push(await featureImage(), 'library/feature', 'v1');
-  await using daemon = await startDaemon(subject);
-  await using other = await startDaemon('containerd');
+  await using daemon = await startDaemon(subject, { config: noCollection });
+  await using other = await startDaemon('containerd', { config: noCollection });
   const { address, namespace, directory, ctrOk } = daemon;
   const cli = (args: readonly string[], at = address, ns = namespace): Promise<string> =>
     troupeOk(['-a', at, '-n', ns, ...args], file('tmp-mounts'));

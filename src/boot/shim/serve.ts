@@ -109,7 +109,8 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
   // Assigned below: until then there is nothing that could fail too often.
   let onGaveUp = () => {};
   const onEvent = (event: SupervisorEvent) => {
-    log.warn(`supervisor: ${event.kind}`, { ...event });
+    // That a container was deleted is no news.
+    if (event.kind !== 'ended') log.warn(`supervisor: ${event.kind}`, { ...event });
     // The containers live on, and the next start takes them over with a fresh mind.
     if (event.kind === 'gave-up') onGaveUp();
   };

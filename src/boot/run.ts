@@ -34,7 +34,6 @@ export async function runDaemon(config: DaemonConfig, version: Version): Promise
     process.env['TMPDIR'] = config.temp;
   }
   const allocator = openAllocator();
-  allocator.keepLargeBlocksApart();
   const sys = createSys();
   const directories = prepareDirectories(sys, config.root, config.state);
   setOomScore(config.oomScore, log);

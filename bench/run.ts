@@ -4,12 +4,13 @@ import { parseArgs } from 'node:util';
 import { Bench, type Figure, type Question, verdictOf } from './harness.ts';
 import { question as idle } from './questions/idle.ts';
 import { question as metadata } from './questions/metadata.ts';
+import { question as images } from './questions/images.ts';
 import { question as pull } from './questions/pull.ts';
 import { question as rates } from './questions/rates.ts';
 import { question as taskCycle } from './questions/task-cycle.ts';
 import { question as tasks } from './questions/tasks.ts';
 
-const questions: readonly Question[] = [rates, metadata, pull, taskCycle, tasks, idle];
+const questions: readonly Question[] = [rates, metadata, pull, images, taskCycle, tasks, idle];
 const resultsPath = new URL('./RESULTS.md', import.meta.url);
 
 function number(value: number): string {

@@ -1,0 +1,168 @@
+// Images: pulled and unpacked, and every other way in and out, beside containerd; what a pull costs the others.
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createClient } from '../../src/api/client/index.ts';
+import { type Daemon, type Kind, startDaemon } from '../../test/fixtures/daemon.ts';
+import { type Compression, crowdedImage, heavyImage } from '../../test/fixtures/image.ts';
+import { type Registry, startRegistry } from '../../test/fixtures/registry.ts';
+import { type Bench, type Medium, median, mediums, parentOf, type Question } from '../harness.ts';
+
+const deadlineMs = 600_000;
+
+export const question: Question = {
+  name: 'images',
+  asks: "An image of 5 layers (about 780 MB, 50,000 files; quick: 90 MB, 20,480 files) from a registry on loopback, whose store is in memory, on empty roots. `own client`: Troupe's library against ctr on containerd; `by ctr`: ctr on both. Memory, delays and creates are taken while one layer of 2 GB (quick: 256 MB) is pulled; they have no counterpart where containerd has none.",
+  async run(bench) {
+    await using registry = await startRegistry('/dev/shm');
+    for (const compression of ['gzip', 'zstd'] as const) {
+      const ref = await pushCrowd(bench, registry, compression);
+      for (const medium of mediums) {
+        await pulls(bench, medium, compression, ref);
+        if (compression === 'gzip') await ways(bench, medium, ref, registry);
+      }
+    }
+    await heavy(bench, registry);
+  },
+};
+
+async function pushCrowd(bench: Bench, registry: Registry, compression: Compression): Promise<string> {
+  const image = await crowdedImage(
+    bench.quick
+      ? { layerCount: 5, filesPerLayer: 5_120, compression }
+      : { layerCount: 5, filesPerLayer: 12_500, fileBytesMax: 65_536, compression },
+  );
+  return registry.push(image, 'library/crowd', compression);
+}
+
+const roundsOf = (bench: Bench): number => (bench.quick ? 2 : 3);
+
+async function pulls(bench: Bench, medium: Medium, compression: Compression, ref: string): Promise<void> {
+  const own = `pull and unpack, ${compression}, own client`;
+  const byCtr = `pull and unpack, ${compression}, by ctr`;
+  await bench.alternate(
+    {
+      ...{ medium, unit: 's', better: 'lower', roundCount: roundsOf(bench) },
+      goals: medium === 'tmpfs' ? { [own]: { ratioMin: 3 }, [byCtr]: { ratioMin: 1.5 } } : {},
+    },
+    async (kind) => {
+      const ctr = await pullSeconds(kind, medium, (daemon) => ctrPull(daemon, ref));
+      if (kind === 'containerd') return { [own]: ctr, [byCtr]: ctr };
+      return { [own]: await pullSeconds(kind, medium, (daemon) => ownPull(daemon, ref)), [byCtr]: ctr };
+    },
+  );
+}
+
+async function pullSeconds(
+  kind: Kind,
+  medium: Medium,
+  pull: (daemon: Daemon) => Promise<void>,
+): Promise<number> {
+  await using daemon = await startDaemon(kind, { parent: parentOf(medium) });
+  return seconds(() => pull(daemon));
+}
+
+async function seconds(work: () => Promise<unknown>): Promise<number> {
+  const before = performance.now();
+  await work();
+  return (performance.now() - before) / 1000;
+}
+
+async function ctrPull(daemon: Daemon, ref: string): Promise<void> {
+  await daemon.ctrOk(['images', 'pull', '--plain-http', ref], { timeoutMs: deadlineMs });
+}
+
+async function ownPull(daemon: Daemon, ref: string): Promise<void> {
+  using client = createClient({ address: daemon.address, namespace: daemon.namespace });
+  await client.pull(ref, { plainHttp: true });
+}
+
+async function ways(bench: Bench, medium: Medium, ref: string, registry: Registry): Promise<void> {
+  const goal = { ratioMin: 1 };
+  let pushes = 0;
+  await bench.alternate(
+    {
+      ...{ medium, unit: 's', better: 'lower', roundCount: roundsOf(bench) },
+      goals: { 'export by ctr': goal, 'import by ctr': goal, 'push by ctr': goal },
+    },
+    async (kind) => {
+      await using daemon = await startDaemon(kind, { parent: parentOf(medium) });
+      await ctrPull(daemon, ref);
+      const options = { timeoutMs: deadlineMs };
+      const archive = `${daemon.directory}/image.tar`;
+      const exported = await seconds(() => daemon.ctrOk(['images', 'export', archive, ref], options));
+      // Names that the registry has not seen, and content that it has under no name of ours.
+      const other = `${registry.host}/bench/${kind}${pushes++}:x`;
+      await daemon.ctrOk(['images', 'tag', ref, other]);
+      const push = ['images', 'push', '--plain-http', other];
+      const pushed = await seconds(() => daemon.ctrOk(push, options));
+      await using fresh = await startDaemon(kind, { parent: parentOf(medium) });
+      const imported = await seconds(() => fresh.ctrOk(['images', 'import', archive], options));
+      return { 'export by ctr': exported, 'import by ctr': imported, 'push by ctr': pushed };
+    },
+  );
+}
+
+/** What a large layer does to the daemon: its peak memory, its main thread, and creates meanwhile. */
+async function heavy(bench: Bench, registry: Registry): Promise<void> {
+  const files = bench.quick ? 4 : 32;
+  const ref = await registry.push(
+    await heavyImage({ files, fileBytes: 64 * 1024 * 1024 }),
+    'library/heavy',
+    'x',
+  );
+  const roundCount = bench.quick ? 1 : 2;
+  const memory = 'peak memory, one large layer';
+  const delay = 'event-loop delay p99 meanwhile';
+  const create = 'container create meanwhile, times quiet';
+  const taken: Record<Kind, { delayMs: number; slower: number }[]> = { troupe: [], containerd: [] };
+  const at = { medium: 'tmpfs', better: 'lower', roundCount } as const;
+  await bench.alternate({ ...at, unit: 'MB', goals: { [memory]: { valueMax: 300 } } }, async (kind) => {
+    const one = await loaded(kind, ref);
+    taken[kind].push(one);
+    return { [memory]: one.peakMb };
+  });
+  await bench.alternate({ ...at, unit: 'ms', goals: { [delay]: { valueMax: 10 } } }, async (kind, index) => ({
+    [delay]: taken[kind][index]?.delayMs ?? Number.NaN,
+  }));
+  await bench.alternate({ ...at, unit: 'x', goals: { [create]: { valueMax: 3 } } }, async (kind, index) => ({
+    [create]: taken[kind][index]?.slower ?? Number.NaN,
+  }));
+}
+
+async function loaded(kind: Kind, ref: string): Promise<{ peakMb: number; delayMs: number; slower: number }> {
+  const delayFile = `/dev/shm/troupe-bench-${process.pid}.delay`;
+  const preload = new URL('../loop-delay.ts', import.meta.url).href;
+  const env =
+    kind === 'troupe' ? { NODE_OPTIONS: `--import=${preload}`, TROUPE_BENCH_DELAY_FILE: delayFile } : {};
+  await using daemon = await startDaemon(kind, { parent: '/dev/shm', env });
+  try {
+    using client = createClient({ address: daemon.address, namespace: daemon.namespace });
+    let ids = 0;
+    const createMs = async (): Promise<number> => {
+      const id = `c${ids++}`;
+      const before = performance.now();
+      await client.services.containers.create({ container: { id, runtime: { name: 'r' } } });
+      const took = performance.now() - before;
+      await sleep(10);
+      return took;
+    };
+    const quiet: number[] = [];
+    for (let i = 0; i < 100; i++) quiet.push(await createMs());
+    // From here on the peak is that of the pull.
+    writeFileSync(`/proc/${daemon.pid}/clear_refs`, '5');
+    rmSync(delayFile, { force: true });
+    let running = true;
+    const busy: number[] = [];
+    const creates = (async () => {
+      while (running) busy.push(await createMs());
+    })();
+    await (kind === 'troupe' ? ownPull(daemon, ref) : ctrPull(daemon, ref));
+    running = false;
+    await creates;
+    const peak = /^VmHWM:\s*(\d+) kB/m.exec(readFileSync(`/proc/${daemon.pid}/status`, 'utf8'));
+    const delayMs = kind === 'troupe' ? Number(readFileSync(delayFile, 'utf8')) : Number.NaN;
+    return { peakMb: Number(peak?.[1]) / 1024, delayMs, slower: median(busy) / median(quiet) };
+  } finally {
+    rmSync(delayFile, { force: true });
+  }
+}

@@ -58,7 +58,7 @@ async function pullSeconds(
   pull: (daemon: Daemon) => Promise<void>,
 ): Promise<number> {
   await using daemon = await startDaemon(kind, { parent: parentOf(medium) });
-  return seconds(() => pull(daemon));
+  return await seconds(() => pull(daemon));
 }
 
 async function seconds(work: () => Promise<unknown>): Promise<number> {

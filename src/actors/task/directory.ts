@@ -2,7 +2,6 @@
 import { codeOf, fail } from '../../api/model/errors.ts';
 import type { ShimKey } from '../../api/model/ports/shim.ts';
 import type { DeleteResponse, StateResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
-import { Status } from '../../api/proto/gen/types/task/task.ts';
 import { actorChild, type ChildSpec, Supervisor } from '../../supervisor/supervisor.ts';
 import type { ActorSystem } from '../../supervisor/system.ts';
 import type { ActorRef, Child } from '../../supervisor/types.ts';
@@ -10,7 +9,7 @@ import { type ShimRecord, shimActor } from '../shim/actor.ts';
 import type { ShimDependencies } from '../shim/live.ts';
 import { shimPath } from '../shim/protocol.ts';
 import { taskActor } from './actor.ts';
-import { type DeathDependencies, publishDeath, publishExit } from './death.ts';
+import { type DeathDependencies, type Exit, publishDeath, publishExit } from './death.ts';
 import type { Verdict } from './lifecycle.ts';
 import { type TaskCreate, type TaskProtocol, type Tasks, taskPath } from './protocol.ts';
 import { type KnownTasks, type RecoveryDependencies, recoverAll } from './recovery.ts';
@@ -37,6 +36,8 @@ export class TaskDirectory implements Tasks {
   readonly #system: ActorSystem;
   readonly #deps: TaskDirectoryDependencies;
   #supervisor: Supervisor | undefined;
+  /** Of tasks that ended while there was no daemon, as long as their shims may not have told. */
+  readonly #untold = new Map<string, Exit>();
 
   constructor(system: ActorSystem, deps: TaskDirectoryDependencies) {
     this.#system = system;
@@ -119,6 +120,7 @@ export class TaskDirectory implements Tasks {
     if (task === undefined) throw fail('not-found', `task "${key.id}"`);
     const gone = () => !this.#system.alive(shimPath(key.namespace, key.id));
     try {
+      await this.#tellExit(key);
       const response = await task.call('delete', undefined, { deadlineMs: Number.POSITIVE_INFINITY });
       // By the time of the answer the id is free again.
       await this.#running.stopChild(idOf(key));
@@ -225,16 +227,17 @@ export class TaskDirectory implements Tasks {
    * if both do, the log of events knows the second for a repeat.
    */
   #reportExit(key: ShimKey, { pid, exitStatus, exitedAt }: StateResponse): void {
-    const report = async () => {
-      const task = this.find(key);
-      if (task === undefined) return;
-      const state = await task.call('state', { execId: '', deadlineMs: this.#deps.timeouts.loadMs });
-      if (state.pid !== pid || state.status !== Status.STOPPED) return;
-      await publishExit(this.#deps, key, { pid, exitStatus, exitedAt });
-    };
+    this.#untold.set(idOf(key), { pid, exitStatus, exitedAt });
     setTimeout(() => {
-      // A task without an answer has gone, or is asked again after the next start.
-      report().catch((error) => this.#deps.log.debug('exit is not reported', { ...key, error }));
+      this.#tellExit(key).catch((error) => this.#deps.log.warn('exit is not reported', { ...key, error }));
     }, this.#deps.exitReportDelayMs ?? exitReportDelayMsDefault).unref();
+  }
+
+  /** At the latest before the task is deleted: its shim would take what it has not told along. */
+  async #tellExit(key: ShimKey): Promise<void> {
+    const exit = this.#untold.get(idOf(key));
+    if (exit === undefined) return;
+    this.#untold.delete(idOf(key));
+    await publishExit(this.#deps, key, exit);
   }
 }

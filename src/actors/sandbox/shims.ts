@@ -1,4 +1,5 @@
 // The sandbox controller `shim`: every sandbox is a shim of its own that speaks the sandbox service.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf, fail, messageOf, wrap } from '../../api/model/errors.ts';
 import { isConnectionClosed, type ShimKey } from '../../api/model/ports/shim.ts';
 import { timestampOfNs } from '../../api/model/time.ts';
@@ -37,6 +38,7 @@ const limitsDefault: SandboxLimits = {
 };
 const intensity = { restartsMax: 5, withinMs: 60_000 };
 const shutdownMs = 15_000;
+const endingCheckMs = 20;
 /** Status of a sandbox of which nobody knows how it ended. */
 const unknownExitStatus = 255;
 
@@ -101,6 +103,33 @@ export class ShimSandboxes implements SandboxController {
     });
   }
 
+  /** One whose shim has died is absent to clients already while the last of it is cleaned up: its id is soon free. */
+  async #spawnNew(key: ShimKey, signal: AbortSignal): Promise<void> {
+    const untilMs = performance.now() + this.#limits.undoMs;
+    for (;;) {
+      try {
+        await this.#spawn(key, false);
+        return;
+      } catch (error) {
+        if (codeOf(error) !== 'already-exists') throw error;
+        if (performance.now() > untilMs || !(await this.#isEnding(key))) {
+          throw fail('already-exists', `sandbox "${key.id}"`, error);
+        }
+      }
+      await sleep(endingCheckMs, undefined, { signal });
+    }
+  }
+
+  async #isEnding(key: ShimKey): Promise<boolean> {
+    try {
+      const limit = { deadlineMs: this.#limits.undoMs };
+      return (await this.#shim(key)?.call('attach', undefined, limit)) === undefined;
+    } catch (error) {
+      this.#deps.log.debug('sandbox ends while its id is wanted again', { ...key, error: messageOf(error) });
+      return true;
+    }
+  }
+
   #shim({ namespace, id }: ShimKey): ActorRef<ShimProtocol> | undefined {
     const path = sandboxShimPath(namespace, id);
     return this.#system.alive(path) ? this.#system.ref<ShimProtocol>(path) : undefined;
@@ -127,12 +156,7 @@ export class ShimSandboxes implements SandboxController {
   }
 
   async create(key: ShimKey, request: SandboxCreate, signal: AbortSignal): Promise<void> {
-    try {
-      await this.#spawn(key, false);
-    } catch (error) {
-      if (codeOf(error) === 'already-exists') throw fail('already-exists', `sandbox "${key.id}"`, error);
-      throw error;
-    }
+    await this.#spawnNew(key, signal);
     const shim = this.#system.ref<ShimProtocol>(sandboxShimPath(key.namespace, key.id));
     const forever: CallOptions = { deadlineMs: Number.POSITIVE_INFINITY };
     const { runtime, runtimeOptions, spec, rootfs, options, netnsPath, annotations } = request;

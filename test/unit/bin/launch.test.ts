@@ -29,10 +29,11 @@ function write(path: string, content: string): void {
   writeFileSync(path, content);
 }
 
-/** A Node that prints its own name and its arguments, one a line. */
+/** A Node that prints its own name and its arguments without those for Node itself, one a line. */
 function fakeNode(root: string, name: string): void {
   const path = join(root, 'node_modules/node/bin/node');
-  write(path, `#!/bin/sh\nprintf '%s\\n' ${name} "$@"\n`);
+  const withoutFlags = 'while case $1 in --*) true ;; *) false ;; esac; do shift; done';
+  write(path, `#!/bin/sh\n${withoutFlags}\nprintf '%s\\n' ${name} "$@"\n`);
   chmodSync(path, 0o755);
 }
 

@@ -6,7 +6,7 @@ import { setSequence } from '../../api/model/envelope.ts';
 import { fail } from '../../api/model/errors.ts';
 import type { ReadTxn, StoreTxn } from '../../api/model/ports/store.ts';
 import { nsOfTimestamp } from '../../api/model/time.ts';
-import { TaskExit } from '../../api/proto/gen/events/task.ts';
+import { TaskCreate, TaskExit } from '../../api/proto/gen/events/task.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
 import type { MetadataReadTxn, Table } from './schema.ts';
 
@@ -27,6 +27,7 @@ const removedPerEvent = 2;
 const sizedPerEvent = 64;
 const keyBytes = 8;
 const exitTopic = '/tasks/exit';
+const createTopic = '/tasks/create';
 
 export class EventLog {
   readonly #limits: EventLogLimits;
@@ -68,6 +69,28 @@ export class EventLog {
       }
     }
     return false;
+  }
+
+  /**
+   * How the first process of a container's present task ended, if that is among the last events. Pids are used again,
+   * and so are ids: only what came after the task's creation counts. `pid` is 0 when it is not known.
+   */
+  exitOf(txn: ReadTxn<Table>, namespace: string, id: string, pid: number): TaskExit | undefined {
+    this.#ensureOpen(txn);
+    let wanted = pid;
+    let found: TaskExit | undefined;
+    for (const envelope of recentEvents(txn, this.#first, this.#last)) {
+      if (envelope.namespace !== namespace) continue;
+      const create = payloadOf(envelope, createTopic, TaskCreate);
+      if (create?.containerId === id) {
+        if (pid === 0) wanted = create.pid;
+        found = undefined;
+      }
+      const exit = payloadOf(envelope, exitTopic, TaskExit);
+      if (exit === undefined || exit.containerId !== id || exit.id !== id) continue;
+      if (wanted === 0 || exit.pid === wanted) found ??= exit;
+    }
+    return found;
   }
 
   /** After a transaction that failed: what is known of the log is read again. */
@@ -146,11 +169,29 @@ function lastEvent(txn: ReadTxn<Table>, first: number): number {
   return low;
 }
 
+function* recentEvents(txn: ReadTxn<Table>, first: number, last: number): Generator<Envelope> {
+  const start = eventKey(Math.max(first, last - recentReadMax + 1));
+  for (const { value } of txn.range('events', { start })) yield Envelope.decode(value);
+}
+
+/** Undefined for other topics, and for a payload that is not what its topic promises: anybody may publish. */
+function payloadOf<Payload>(
+  { topic, event }: Envelope,
+  wanted: string,
+  type: { decode(bytes: Uint8Array): Payload },
+): Payload | undefined {
+  if (topic !== wanted || event === undefined) return undefined;
+  try {
+    return type.decode(event.value);
+  } catch {
+    return undefined;
+  }
+}
+
 function recentIdentities(txn: ReadTxn<Table>, first: number, last: number): Set<string> {
   const recent = new Set<string>();
-  const start = eventKey(Math.max(first, last - recentReadMax + 1));
-  for (const { value } of txn.range('events', { start })) {
-    const identity = identityOf(Envelope.decode(value));
+  for (const envelope of recentEvents(txn, first, last)) {
+    const identity = identityOf(envelope);
     if (identity !== undefined) recent.add(identity);
   }
   return recent;
@@ -160,25 +201,17 @@ function recentIdentities(txn: ReadTxn<Table>, first: number, last: number): Set
  * What makes two forwarded events one: a shim that has lost its connection sends an event again. An exit is known by
  * its process and time, everything else by all that was sent; without a time, nothing tells a repeat from a new event.
  */
-export function identityOf({ timestamp, namespace, topic, event }: Envelope): string | undefined {
+export function identityOf(envelope: Envelope): string | undefined {
+  const { timestamp, namespace, topic, event } = envelope;
   if (event === undefined) return undefined;
-  if (topic === exitTopic) {
-    const exit = exitIdentity(event.value);
-    if (exit !== undefined) return `exit\0${namespace}\0${exit}`;
+  const exit = payloadOf(envelope, exitTopic, TaskExit);
+  if (exit?.exitedAt !== undefined) {
+    const { containerId, id, pid, exitedAt } = exit;
+    return `exit\0${namespace}\0${containerId}\0${id}\0${pid}\0${nsOfTimestamp(exitedAt)}`;
   }
   const timeNs = timestamp === undefined ? 0n : nsOfTimestamp(timestamp);
   if (timeNs === 0n) return undefined;
   return `${namespace}\0${topic}\0${timeNs}\0${event.typeUrl}\0${hash('sha1', event.value, 'base64')}`;
-}
-
-function exitIdentity(value: Uint8Array): string | undefined {
-  try {
-    const { containerId, id, pid, exitedAt } = TaskExit.decode(value);
-    return exitedAt === undefined ? undefined : `${containerId}\0${id}\0${pid}\0${nsOfTimestamp(exitedAt)}`;
-  } catch {
-    // A payload that is no exit is an event like any other.
-    return undefined;
-  }
 }
 
 export interface LoggedEvent {

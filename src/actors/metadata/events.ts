@@ -1,6 +1,7 @@
 // Events that come from outside the store: clients publish, shims and the task actors forward. They are answered when
 // their rows are durable.
 import { encodeForwarded } from '../../api/model/envelope.ts';
+import type { TaskExit } from '../../api/proto/gen/events/task.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
 import { eventsAfter, identityOf, type LoggedEvent, oldestEvent } from './event-log.ts';
 import type { MetadataStoreReader } from './schema.ts';
@@ -14,6 +15,14 @@ export interface EventsLogProtocol {
   };
   /** Encoded envelopes, checked, with the times at which they happened; one that came before is not logged again. */
   'events.forward': { request: { envelopes: readonly Uint8Array[] }; reply: void };
+  /**
+   * How a task's first process ended, as its shim told it. An operation, not a read: it comes after the events that
+   * were forwarded before it, durable or not.
+   */
+  'events.exitOf': {
+    request: { namespace: string; id: string; pid: number };
+    reply: TaskExit | undefined;
+  };
 }
 
 type RequestOf<Op extends keyof EventsLogProtocol> = EventsLogProtocol[Op]['request'];
@@ -27,6 +36,10 @@ export const eventOps = {
     for (const envelope of envelopes.map((bytes) => Envelope.decode(bytes))) {
       if (!txn.isRepeat(identityOf(envelope))) txn.emitEncoded(encodeForwarded(envelope));
     }
+  },
+
+  'events.exitOf'(txn: WriteTxn, { namespace, id, pid }: RequestOf<'events.exitOf'>) {
+    return txn.exitOf(namespace, id, pid);
   },
 };
 

@@ -12,6 +12,8 @@ import { Envelope } from '../../api/proto/gen/types/event.ts';
 export interface DeathDependencies {
   /** Hands encoded envelopes to the subscribers. */
   readonly publish: (envelopes: readonly Uint8Array[]) => Promise<void>;
+  /** The exit of a task's first process (`pid`, 0 when unknown) if its shim has told it. */
+  readonly exitOf: (key: ShimKey, pid: number) => Promise<TaskExit | undefined>;
   /** Nanoseconds since the epoch. */
   readonly nowNs: () => bigint;
   readonly log: Log;
@@ -40,6 +42,19 @@ export async function publishExit(
   await publish([Envelope.encode({ timestamp, namespace, topic: '/tasks/exit', event }).finish()]);
 }
 
+/** A shim that told the exit before it died has told it for good: each exit is reported once. */
+async function toldExit({ exitOf, log }: DeathDependencies, key: ShimKey, pid: number) {
+  try {
+    return await exitOf(key, pid);
+  } catch (error) {
+    log.warn('it is not known whether an exit was told: it is told again', {
+      ...key,
+      error: messageOf(error),
+    });
+    return undefined;
+  }
+}
+
 /** `deleted` is what the shim's `delete` command answered, if it did. */
 export async function publishDeath(
   deps: DeathDependencies,
@@ -49,11 +64,11 @@ export async function publishDeath(
   const { publish, nowNs, log } = deps;
   const { namespace, id } = key;
   const timestamp = timestampOfNs(nowNs());
-  const pid = deleted?.pid ?? 0;
-  const exitStatus = deleted?.exitStatus ?? unknownExitStatus;
-  const exitedAt = deleted?.exitedAt ?? timestamp;
+  const told = await toldExit(deps, key, deleted?.pid ?? 0);
+  const { pid, exitStatus } = told ?? deleted ?? { pid: 0, exitStatus: unknownExitStatus };
+  const exitedAt = (told ?? deleted)?.exitedAt ?? timestamp;
   try {
-    await publishExit(deps, key, { pid, exitStatus, exitedAt });
+    if (told === undefined) await publishExit(deps, key, { pid, exitStatus, exitedAt });
     const value = TaskDelete.encode(
       TaskDelete.create({ containerId: id, pid, exitStatus, exitedAt }),
     ).finish();

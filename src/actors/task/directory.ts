@@ -138,8 +138,10 @@ export class TaskDirectory implements Tasks {
     const shim = shimPath(key.namespace, key.id);
     const task = taskPath(key.namespace, key.id);
     const parent = this.#running;
-    const onDeath = (died: ShimKey, deleted: DeleteResponse | undefined) =>
-      publishDeath(this.#deps, died, deleted);
+    const onDeath = async (died: ShimKey, deleted: DeleteResponse | undefined) => {
+      await this.#tellExit(died).catch((error) => log.warn('exit is not reported', { ...died, error }));
+      await publishDeath(this.#deps, died, deleted);
+    };
     const shimArgs = { key, record, deps: this.#deps, onDeath, fallbackRuntime };
     const children = [
       actorChild(this.#system, 'shim', shimActor, shimArgs, { restart: 'transient', path: shim }),

@@ -1,5 +1,6 @@
 // Tasks and their shims: what they need of this machine, and the socket on which shims report.
 import type { EventExchange } from '../../actors/events/protocol.ts';
+import type { DeathDependencies } from '../../actors/task/death.ts';
 import { TaskDirectory } from '../../actors/task/directory.ts';
 import { taskTimeoutsDefault } from '../../actors/task/rpc.ts';
 import type { PluginInfoProvider } from '../../api/grpc/introspection.ts';
@@ -14,6 +15,7 @@ import { shimDependencies, shimRuntime } from './shims.ts';
 import { type Daemon, pluginType, type Registration } from './types.ts';
 
 type Publish = (envelopes: readonly Uint8Array[]) => Promise<void>;
+type ExitOf = DeathDependencies['exitOf'];
 
 export interface TaskRuntime extends AsyncDisposable {
   readonly tasks: TaskDirectory;
@@ -39,7 +41,9 @@ export function taskPlugin(daemon: Daemon): Registration {
         await metadata.call('events.forward', { envelopes });
       };
       const runtime = shimRuntime(daemon);
-      const tasks = taskDirectory(daemon, runtime, async (envelopes) => {
+      const exitOf: ExitOf = ({ namespace, id }, pid) =>
+        metadata.call('events.exitOf', { namespace, id, pid });
+      const tasks = taskDirectory(daemon, runtime, exitOf, async (envelopes) => {
         try {
           await forward(envelopes);
         } catch (error) {
@@ -68,11 +72,17 @@ export function taskPlugin(daemon: Daemon): Registration {
   };
 }
 
-function taskDirectory(daemon: Daemon, runtime: ShimRuntime, publish: Publish): TaskDirectory {
+function taskDirectory(
+  daemon: Daemon,
+  runtime: ShimRuntime,
+  exitOf: ExitOf,
+  publish: Publish,
+): TaskDirectory {
   return new TaskDirectory(daemon.system, {
     ...shimDependencies(daemon, runtime),
     taskTimeouts: taskTimeoutsDefault,
     publish,
+    exitOf,
     nowNs: () => daemon.clock.nowNs(),
   });
 }

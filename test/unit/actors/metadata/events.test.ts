@@ -5,7 +5,7 @@ import { createEventExchange } from '../../../../src/actors/events/exchange.ts';
 import { replayEvents } from '../../../../src/actors/events/replay.ts';
 import { encodeForwarded, sequenceOf, sequenceOfEnvelope } from '../../../../src/api/model/envelope.ts';
 import { compileFilters } from '../../../../src/api/model/filter.ts';
-import { TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
+import { TaskCreate, TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
 import { Container } from '../../../../src/api/proto/gen/services/containers/v1/containers.ts';
 import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
 import { type MetadataHarness, startMetadata } from './harness.ts';
@@ -107,6 +107,39 @@ test('an exit is known by its process and time, whatever the envelope says', asy
   await forward(harness, forwarded({ ...exit(1), seconds: 10n }));
   await forward(harness, forwarded({ ...exit(1), seconds: 11n }), forwarded({ ...exit(2), seconds: 11n }));
   assert.deepEqual(logged(harness), ['1 /tasks/exit', '2 /tasks/exit']);
+});
+
+test('the exit of a task is found again after a restart, not that of an earlier task or of another process', async () => {
+  await using harness = await startMetadata();
+  const create = (pid: number, seconds: bigint) => {
+    const value = TaskCreate.encode(TaskCreate.create({ containerId: 'c', pid })).finish();
+    return forwarded({ topic: '/tasks/create', typeUrl: 'containerd.events.TaskCreate', value, seconds });
+  };
+  const exit = (pid: number, seconds: bigint, exitStatus: number, id = 'c') => {
+    const exitedAt = { seconds, nanos: 1 };
+    const value = TaskExit.encode({ containerId: 'c', id, pid, exitStatus, exitedAt }).finish();
+    return forwarded({ topic: '/tasks/exit', typeUrl: 'containerd.events.TaskExit', value, seconds });
+  };
+  const statusOf = async (pid: number, id = 'c', namespace = 'ns') =>
+    (await harness.metadata.call('events.exitOf', { namespace, id, pid }))?.exitStatus;
+  await forward(harness, forwarded({ topic: '/tasks/exit' }), create(7, 1n), exit(8, 2n, 1, 'exec'));
+  assert.equal(await statusOf(7), undefined);
+  assert.equal(await statusOf(0), undefined);
+  await forward(harness, exit(7, 3n, 42));
+  await harness.reopen();
+  assert.equal(await statusOf(7), 42);
+  assert.equal(await statusOf(0), 42);
+  assert.equal(await statusOf(9), undefined);
+  assert.equal(await statusOf(7, 'other'), undefined);
+  assert.equal(await statusOf(7, 'c', 'elsewhere'), undefined);
+  // The same id again, even with the same pid, is another task.
+  await forward(harness, create(7, 4n));
+  assert.equal(await statusOf(7), undefined);
+  // What the shim of the earlier one tells late is not the exit of the present one.
+  await forward(harness, create(9, 5n), exit(7, 6n, 1));
+  assert.equal(await statusOf(0), undefined);
+  await forward(harness, exit(9, 7n, 3));
+  assert.equal(await statusOf(0), 3);
 });
 
 test('events without a time cannot be told from repeats and are all logged', async () => {

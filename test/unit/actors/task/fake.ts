@@ -11,6 +11,7 @@ import { taskPath } from '../../../../src/actors/task/protocol.ts';
 import type { TaskTimeouts } from '../../../../src/actors/task/rpc.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
 import type { Bundle, ShimAddress, ShimKey, ShimRuntime } from '../../../../src/api/model/ports/shim.ts';
+import type { TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
 import * as v2 from '../../../../src/api/proto/gen/runtime/task/v2/shim.ts';
 import * as v3 from '../../../../src/api/proto/gen/runtime/task/v3/shim.ts';
 import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
@@ -69,6 +70,8 @@ export interface FakeOptions {
   /** Starting a shim again brings up one that has the tasks of the one that died. */
   revives?: boolean;
   exitReportDelayMs?: number;
+  /** The exit that the log of events has of the task (of its process `pid`) when its shim dies. */
+  toldExit?: (id: string, pid: number) => Promise<TaskExit>;
 }
 
 export interface Fake {
@@ -204,6 +207,7 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     publish: async (encoded) => {
       for (const bytes of encoded) envelopes.push(Envelope.decode(bytes));
     },
+    exitOf: async ({ id }, pid) => await options.toldExit?.(id, pid),
     nowNs: () => 5_000_000_000n,
     recoverConcurrency: 2,
     ...(options.intensity === undefined ? {} : { intensity: options.intensity }),

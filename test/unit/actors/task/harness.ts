@@ -133,6 +133,7 @@ export async function startDaemon(
     timeouts: shimTimeoutsDefault,
     taskTimeouts: taskTimeoutsDefault,
     publish,
+    exitOf: async () => undefined,
     nowNs: () => BigInt(Date.now()) * 1_000_000n,
     recoverConcurrency: 2,
     ...overrides,

@@ -154,6 +154,31 @@ test('the death of a shim ends its task with exit and delete events', options, a
   await other.call('start', init);
 });
 
+test(
+  'an exit that a shim told before it died is not told again, and the deletion says how it was',
+  options,
+  async (t) => {
+    const exitedAt = { seconds: 3n, nanos: 4 };
+    const fake = await createFake(t, {
+      toldExit: async (id, pid) => TaskExit.create({ containerId: id, id, pid, exitStatus: 42, exitedAt }),
+    });
+    await fake.create();
+    await fake.servers.get('web')?.close();
+    await fake.until(() => isGone(fake));
+    assert.deepEqual(fake.topics(), ['/tasks/delete']);
+    const deletion = TaskDelete.decode(fake.envelopes[0]!.event!.value);
+    assert.deepEqual([deletion.pid, deletion.exitStatus, deletion.exitedAt?.seconds], [100, 42, 3n]);
+  },
+);
+
+test('when nobody knows whether an exit was told, it is told', options, async (t) => {
+  const fake = await createFake(t, { toldExit: () => Promise.reject(fail('unavailable', 'metadata')) });
+  await fake.create();
+  await fake.servers.get('web')?.close();
+  await fake.until(() => isGone(fake));
+  assert.deepEqual(fake.topics(), ['/tasks/exit', '/tasks/delete']);
+});
+
 test('when even the cleanup fails, the exit is 255', options, async (t) => {
   const fake = await createFake(t, { deleted: () => Promise.reject(fail('deadline-exceeded', 'slow')) });
   await fake.create();

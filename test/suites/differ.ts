@@ -100,7 +100,7 @@ export function differSuite(name: string, make: MakeDiffer): void {
         sizeBytes: tar.length,
         entries: entries.length,
         warnings: [],
-        parentsMade: 0,
+        parentsMade: [],
       });
       names.unshift(`${i}`);
     }

@@ -115,24 +115,17 @@ async function extract(
   const { namespace, lease } = work;
   const layer = stack.layers[i]!;
   const diffId = stack.diffIds[i]!;
-  const { labels } = extraction;
-  let { key } = extraction;
+  const { key, labels } = extraction;
   try {
     work.tell(layer, 'waiting', 0);
-    let brought = await bringLayer(work, layer, { mounts: extraction.mounts, diffId });
+    const brought = await bringLayer(work, layer, { mounts: extraction.mounts, diffId });
     checkApplied(work, layer, brought, diffId);
     work.tell(layer, 'extracting', Number(layer.size));
     await below;
     work.signal.throwIfAborted();
-    if (extraction.isAlone && i > 0 && brought.applied!.parentsMade > 0) {
-      // A directory that the layer leaves out has to look as it does below, which only now is there to be seen.
-      await brought.kept;
-      await remove(work, snapshotter, key);
-      const again = await prepare(work, place, false);
-      if (again === undefined) return;
-      ({ key } = again);
-      brought = await bringLayer(work, layer, { mounts: again.mounts, diffId });
-      checkApplied(work, layer, brought, diffId);
+    const { parentsMade } = brought.applied!;
+    if (extraction.isAlone && i > 0 && parentsMade.length > 0) {
+      await dress(work, place, extraction, parentsMade);
     }
     const request = { namespace, lease, key, name: chain[i]!, parent: chain[i - 1] ?? '', labels };
     try {
@@ -148,6 +141,25 @@ async function extract(
   } catch (error) {
     await remove(work, snapshotter, key);
     throw error;
+  }
+}
+
+/** A directory that the layer leaves out has to look as it does below, which only now is there to be seen. */
+async function dress(
+  work: Work,
+  { snapshotter, chain, i }: Place,
+  { mounts: upper }: Extraction,
+  paths: readonly string[],
+): Promise<void> {
+  const { namespace, lease, signal } = work;
+  const parent = chain[i - 1]!;
+  const key = `below-${randomBytes(6).toString('base64url')} ${parent}`;
+  const request = { namespace, lease, key, kind: 'view' as const, parent, labels: new Map<string, string>() };
+  const { mounts: below } = await snapshotter.actor.call('prepare', request, { signal, deadlineMs: longMs });
+  try {
+    await work.deps.fetcher.dress({ upper, below, paths }, signal);
+  } finally {
+    await remove(work, snapshotter, key);
   }
 }
 

@@ -44,7 +44,7 @@ export class LayerApplier implements TarSink, Disposable {
   /** Names of this archive, kept only where an opaque marker could find something older. */
   readonly #unpacked: UnpackedNames | undefined;
   #entries = 0;
-  #parentsMade = 0;
+  readonly #parentsMade = new Set<ByteString>();
   // The entry at hand: its parent directory, its last component, and the open file when it has data.
   #parentFd = -1;
   #name: ByteString = '';
@@ -116,8 +116,8 @@ export class LayerApplier implements TarSink, Disposable {
   }
 
   /** Directories that the archive left out and that look like none below. */
-  get parentsMade(): number {
-    return this.#parentsMade;
+  get parentsMade(): ByteString[] {
+    return [...this.#parentsMade];
   }
 
   /** One descriptor of the root, for syncing. */
@@ -194,6 +194,7 @@ export class LayerApplier implements TarSink, Disposable {
         if (this.#overlay) this.#setOpaque(this.#named());
       }
     }
+    this.#parentsMade.delete(path);
     this.#setAttributes(header);
     this.#times.addDirectory(path, header);
   }
@@ -287,7 +288,7 @@ export class LayerApplier implements TarSink, Disposable {
   #parentMade(parentFd: number, name: ByteString, path: ByteString): void {
     const lower = this.#lower.find(path);
     if (lower === undefined) {
-      this.#parentsMade += 1;
+      this.#parentsMade.add(path);
       return;
     }
     const { stat, xattrs } = lower;

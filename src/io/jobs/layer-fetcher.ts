@@ -1,7 +1,12 @@
 // The port for bringing layers in, over a pool that runs the job.
 import type { MessagePort } from 'node:worker_threads';
 import type { LayerLimits, StreamProcessor } from '../../api/model/ports/differ.ts';
-import type { FetchLayerData, FetchLayerResult, LayerFetcher } from '../../api/model/ports/layer-fetcher.ts';
+import type {
+  DressParentsData,
+  FetchLayerData,
+  FetchLayerResult,
+  LayerFetcher,
+} from '../../api/model/ports/layer-fetcher.ts';
 import type { ShareableConnection } from '../registry/connection.ts';
 
 /** What is asked of a pool. */
@@ -11,6 +16,11 @@ export interface FetchJobRunner {
     data: FetchLayerData,
     options: { signal?: AbortSignal | undefined; deadlineMs: number; transfer: readonly MessagePort[] },
   ): Promise<FetchLayerResult>;
+  run(
+    name: 'dressParents',
+    data: DressParentsData,
+    options: { signal?: AbortSignal | undefined },
+  ): Promise<void>;
 }
 
 export interface LayerFetcherSettings {
@@ -23,6 +33,7 @@ export interface LayerFetcherSettings {
 /** Connections must be those of `registryOpener`. */
 export function pooledLayerFetcher(pool: FetchJobRunner, settings: LayerFetcherSettings): LayerFetcher {
   return {
+    dress: (data, signal) => pool.run('dressParents', data, { signal }),
     async fetch({ from, descriptor, file, mounts, onOffset, signal }) {
       const { shared, close } = await (from as ShareableConnection).share(onOffset);
       try {

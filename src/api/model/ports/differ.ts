@@ -51,7 +51,7 @@ export interface ApplyLayerResult {
   /** Things left out without failing: devices in a user namespace, xattrs that the file system refuses. */
   warnings: string[];
   /** Directories that the archive leaves out and no layer below was known to have: made with the usual mode. */
-  parentsMade: number;
+  parentsMade: string[];
 }
 
 export interface DiffLayerData {

@@ -44,7 +44,17 @@ export interface FetchLayerRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface DressParentsData {
+  /** What a layer was filled into without the layers below it, and a view of those. */
+  readonly upper: readonly Mount[];
+  readonly below: readonly Mount[];
+  /** Directories that the layer left out, one character per byte. */
+  readonly paths: readonly string[];
+}
+
 export interface LayerFetcher {
+  /** Gives directories the look that they have below. */
+  dress(data: DressParentsData, signal?: AbortSignal): Promise<void>;
   /** Settles only when nothing of it runs any more. */
   fetch(request: FetchLayerRequest): Promise<FetchLayerResult>;
 }

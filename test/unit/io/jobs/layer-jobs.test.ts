@@ -73,7 +73,7 @@ test('every compression gives the digest of the whole uncompressed stream', opti
         sizeBytes: archive.length,
         entries: 1,
         warnings: [],
-        parentsMade: 0,
+        parentsMade: [],
       });
       assert.equal(fs.statSync(path.join(directory, 'root/f')).size, 100_000);
     });

@@ -2,10 +2,7 @@
 import { type MarkResult, mark } from '../actors/metadata/gc/mark.ts';
 import { type NodePages, packNodes } from '../actors/metadata/gc/pages.ts';
 import { type MetadataStoreReader, tables } from '../actors/metadata/schema.ts';
-import type { DressParentsData, FetchLayerData, FetchLayerResult } from '../api/model/ports/layer-fetcher.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
-import { dressParents as dressParentsWith } from '../io/jobs/dress-parents.ts';
-import { fetchLayer as fetchLayerWith } from '../io/jobs/fetch-layer.ts';
 import { layerJobFunctions } from '../io/jobs/layer-jobs.ts';
 import { openReader } from '../io/lmdb/store.ts';
 import { treeJobFunctions } from '../io/snapshotters/jobs.ts';
@@ -29,14 +26,6 @@ export function warm(): void {
 export const { measureTree, copyTree, removeTree } = treeJobFunctions(threadSys);
 export const { callSubvolume, measureChanges } = subvolumeJobFunctions(threadSys);
 export const { applyLayer, diffLayer } = layerJobFunctions(threadSys);
-
-export function fetchLayer(data: FetchLayerData, context: JobContext): Promise<FetchLayerResult> {
-  return fetchLayerWith(threadSys(), data, context);
-}
-
-export function dressParents(data: DressParentsData, context: JobContext): void {
-  dressParentsWith(threadSys(), data, context);
-}
 
 let store: { path: string; reader: MetadataStoreReader } | undefined;
 

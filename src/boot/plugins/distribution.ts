@@ -13,7 +13,7 @@ import { poolChild } from '../../supervisor/pool.ts';
 import { moduleUrl } from '../../supervisor/thread.ts';
 import type { Metadata } from './core.ts';
 import { layerLimits } from './differ.ts';
-import { type Daemon, type Jobs, pluginType, settingsOf } from './types.ts';
+import { type Daemon, pluginType, settingsOf } from './types.ts';
 
 const remoteExport = 'enable_remote_snapshot_annotations';
 
@@ -22,12 +22,13 @@ export async function distributionOf(daemon: Daemon, context: PluginInit): Promi
   const { metadata, reader, content, snapshotters } = context.get<Metadata>(pluginType.metadata);
   const backends = context.all<Snapshotter>(pluginType.snapshotter);
   // Threads of their own: a download that waits for a slow registry must hold up nobody who commits a snapshot.
-  const pool = poolChild<Jobs>(
+  const pool = poolChild<typeof import('../../threads/layers.ts')>(
     system,
     {
       name: 'layers',
-      module: moduleUrl(import.meta.url, '../../threads/jobs'),
+      module: moduleUrl(import.meta.url, '../../threads/layers'),
       threadsMin: 0,
+      // A thread works for a processor while its layer arrives fast enough; further ones wait for registries.
       threadsMax: 4,
       queueLengthMax: 4096,
     },

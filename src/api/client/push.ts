@@ -81,6 +81,7 @@ async function pushByTransfer(
     },
     { signal, lease, deadlineMs: Number.POSITIVE_INFINITY },
   );
+  await progress?.finish();
 }
 
 function uploadOf({ status, ...one }: PullProgress): PushProgress {

@@ -32,10 +32,15 @@ export interface ClientStream extends AsyncDisposable {
   readonly id: string;
 }
 
+export interface ProgressStream extends ClientStream {
+  /** For a transfer that is through: resolves when all that was said of it has arrived. */
+  finish(): Promise<void>;
+}
+
 export async function progressStream(
   services: Services,
   onProgress: (progress: Progress) => void,
-): Promise<ClientStream> {
+): Promise<ProgressStream> {
   const { id, call } = await openStream(services, 'progress');
   const reading = (async () => {
     for await (const message of call.responses) {
@@ -46,8 +51,13 @@ export async function progressStream(
   return {
     id,
     // The server ends the stream behind its last message.
-    async [Symbol.asyncDispose]() {
+    async finish() {
       call.end();
+      await reading;
+    },
+    // A transfer that has failed may never have taken the stream: nobody would end it.
+    async [Symbol.asyncDispose]() {
+      call.cancel();
       await reading;
     },
   };

@@ -68,6 +68,7 @@ export async function pullByTransfer(
       },
       { signal, lease, deadlineMs: Number.POSITIVE_INFINITY },
     );
+    await progress?.finish();
     return true;
   } catch (error) {
     if (isWithoutTransfers(error)) return false;

@@ -15,6 +15,10 @@ export function randomLabels(world: World, namespace: string): Map<string, strin
     const [snapshotter, key] = partsOf(random.pick(snapshots)).id.split('/');
     labels.set(`containerd.io/gc.ref.snapshot.${snapshotter}`, key ?? '');
   }
+  const mounts = model.keys('mount', namespace);
+  if (random.chance(0.15) && mounts.length > 0) {
+    labels.set('containerd.io/gc.ref.mount', partsOf(random.pick(mounts)).id);
+  }
   return labels;
 }
 

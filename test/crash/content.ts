@@ -216,7 +216,11 @@ async function writeWrong(world: World, namespace: string, payload: Payload): Pr
 }
 
 function randomContent(world: World): Key | undefined {
-  const keys = world.model.keys('content', world.random.pick(namespaces));
+  // What was pulled keeps the labels that it came with.
+  const own = new Set(world.payloads.map(({ digest }) => digest));
+  const keys = world.model
+    .keys('content', world.random.pick(namespaces))
+    .filter((key) => own.has(partsOf(key).id));
   return keys.length === 0 ? undefined : world.random.pick(keys);
 }
 

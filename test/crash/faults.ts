@@ -99,8 +99,7 @@ export async function runFaults({ rounds, seed, say }: FaultsOptions): Promise<F
   } finally {
     await trial.end();
   }
-  const { answered, unanswered, refused } = world;
-  return { ...trial.stats, answered, unanswered, refused, injected, ended };
+  return { ...trial.tally(), injected, ended };
 }
 
 function isTraced(pid: number): boolean {

@@ -76,8 +76,7 @@ export async function runFullDisk({ cycles, seed, say }: FullOptions): Promise<T
   } finally {
     await trial.end();
   }
-  const { answered, unanswered, refused } = world;
-  return { ...trial.stats, answered, unanswered, refused };
+  return trial.tally();
 }
 
 /** Takes all room but `leaveBytes`. */

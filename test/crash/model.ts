@@ -9,7 +9,15 @@ export type Data = Readonly<Record<string, string>>;
 /** What an operation does to records: all of it, or nothing. */
 export type Changes = ReadonlyMap<Key, Data | undefined>;
 
-export type Kind = 'namespace' | 'container' | 'image' | 'lease' | 'content' | 'snapshot' | 'sandbox';
+export type Kind =
+  | 'namespace'
+  | 'container'
+  | 'image'
+  | 'lease'
+  | 'content'
+  | 'snapshot'
+  | 'sandbox'
+  | 'mount';
 
 export function keyOf(kind: Kind, namespace: string, id: string): Key {
   return `${kind}|${namespace}|${id}`;
@@ -27,7 +35,8 @@ export function labelsText(labels: ReadonlyMap<string, string> | Readonly<Record
 }
 
 export function labelsOf(data: Data): Record<string, string> {
-  return Object.fromEntries(JSON.parse(data['labels'] ?? '[]') as [string, string][]);
+  const text = data['labels'] ?? '[]';
+  return text === '*' ? {} : Object.fromEntries(JSON.parse(text) as [string, string][]);
 }
 
 /** Whether a record is what the model says. */
@@ -43,6 +52,8 @@ export interface Pending {
   readonly text: string;
   /** What the operation may come to, besides nothing. */
   readonly alternatives: readonly Changes[];
+  /** Done in many steps, of which some may be done: all of them when this object is there. */
+  readonly last?: Key | undefined;
 }
 
 /** A promise that the daemon has broken, with what happened to the object before. */
@@ -84,8 +95,8 @@ export class Model {
     return [...this.#objects.keys()].filter((key) => key.startsWith(prefix));
   }
 
-  begin(text: string, alternatives: readonly Changes[]): Pending {
-    const pending = { text, alternatives };
+  begin(text: string, alternatives: readonly Changes[], last?: Key): Pending {
+    const pending = { text, alternatives, last };
     this.#pending.add(pending);
     for (const key of keysOf(pending)) this.note(key, `begin ${text}`);
     this.#look();
@@ -203,7 +214,7 @@ export function keysOf({ alternatives }: Pending): Set<Key> {
 }
 
 export function isCollectible(key: Key): boolean {
-  return key.startsWith('content|') || key.startsWith('snapshot|');
+  return key.startsWith('content|') || key.startsWith('snapshot|') || key.startsWith('mount|');
 }
 
 interface Edges {
@@ -212,9 +223,12 @@ interface Edges {
   /** Followed from flat leases too. */
   strong: Key[];
   refs: Key[];
+  /** What keeps this object, other than by a reference of its own. */
+  keptBy: Key[];
 }
 
 const refPrefix = 'containerd.io/gc.ref.';
+const backPrefix = 'containerd.io/gc.bref.container';
 
 /** Every operation looks at everything, so what a record says is read once. */
 const edgesOfData = new WeakMap<Data, Edges>();
@@ -234,7 +248,8 @@ function readEdges(key: Key, data: Data): Edges {
     root: false,
     flat: labels['containerd.io/gc.flat'] !== undefined,
     strong: [],
-    refs: [],
+    refs: JSON.parse(data['_refs'] ?? '[]') as Key[],
+    keptBy: [],
   };
   edges.root =
     isCollectible(key) || kind === 'namespace' ? labels['containerd.io/gc.root'] !== undefined : true;
@@ -253,10 +268,18 @@ function readEdges(key: Key, data: Data): Edges {
         edges.refs.push(keyOf('snapshot', namespace, resource.slice(10)));
     }
   }
+  if (kind === 'mount') {
+    edges.root = false;
+    if (data['_lease'] !== undefined) edges.keptBy.push(keyOf('lease', namespace, data['_lease']));
+    const keeper = labels[backPrefix];
+    if (keeper !== undefined) edges.keptBy.push(keyOf('container', namespace, keeper));
+    return edges;
+  }
   for (const [name, value] of Object.entries(labels)) {
     if (!name.startsWith(refPrefix)) continue;
     const rest = name.slice(refPrefix.length);
     if (rest.startsWith('content.')) edges.refs.push(keyOf('content', namespace, value));
+    else if (rest === 'mount') edges.refs.push(keyOf('mount', namespace, value));
     else if (rest.startsWith('snapshot.')) {
       edges.refs.push(keyOf('snapshot', namespace, `${rest.slice(9).split('/')[0]}/${value}`));
     }
@@ -288,7 +311,9 @@ function reach(
     let common: Edges | undefined;
     for (const data of datas) {
       const own: Edges =
-        data === undefined ? { root: false, flat: false, strong: [], refs: [] } : edgesOf(key, data);
+        data === undefined
+          ? { root: false, flat: false, strong: [], refs: [], keptBy: [] }
+          : edgesOf(key, data);
       common =
         common === undefined
           ? own
@@ -297,9 +322,14 @@ function reach(
               flat: common.flat || own.flat,
               strong: common.strong.filter((to) => own.strong.includes(to)),
               refs: common.refs.filter((to) => own.refs.includes(to)),
+              keptBy: common.keptBy.filter((by) => own.keptBy.includes(by)),
             };
     }
     if (common !== undefined) edges.set(key, common);
+  }
+  const keeps = new Map<Key, Key[]>();
+  for (const [key, { keptBy }] of edges) {
+    for (const keeper of keptBy) keeps.set(keeper, [...(keeps.get(keeper) ?? []), key]);
   }
   const full = new Set<Key>();
   const flat = new Set<Key>();
@@ -309,13 +339,17 @@ function reach(
       if (seen.has(key)) continue;
       seen.add(key);
       const found = atRisk.has(key) ? undefined : edges.get(key);
-      stack.push(...(found?.strong ?? []), ...(seen === full ? (found?.refs ?? []) : []));
+      if (found === undefined) continue;
+      stack.push(...found.strong);
+      if (seen === full) stack.push(...found.refs, ...(keeps.get(key) ?? []));
     }
   };
   for (const [key, { root, flat: isFlat, refs }] of edges) {
     if (!root) continue;
-    if (key.startsWith('lease|') && isFlat) for (const to of refs) walk(to, flat);
-    else walk(key, full);
+    if (key.startsWith('lease|') && isFlat) {
+      for (const to of refs) walk(to, flat);
+      for (const to of keeps.get(key) ?? []) walk(to, full);
+    } else walk(key, full);
   }
   return new Set([...full, ...flat]);
 }

@@ -8,6 +8,8 @@ import { StoreDefinition } from '../../src/api/proto/gen/services/sandbox/v1/san
 import { randomLabels } from './choices.ts';
 import { deleteContent, touch, updateContent, writeContent } from './content.ts';
 import { type Key, keyOf, labelsOf, labelsText, partsOf, withResource } from './model.ts';
+import { activateMount, deactivateMount } from './mounts.ts';
+import { deletePulled, pullImage } from './pulls.ts';
 import { containerData, imageData, leaseData, sandboxData } from './records.ts';
 import {
   commitSnapshot,
@@ -102,7 +104,7 @@ async function changeImage(world: World): Promise<void> {
         `delete ${key} sync=${sync}`,
         [{ code: 'OK', changes: [[key, undefined]] }],
         () => calls.call(ImagesDefinition, 'delete', { name, sync } as never, { namespace }),
-        sync,
+        { inSteps: sync },
       );
     } else {
       await world.attempt(`update ${key}`, [done], () =>
@@ -197,7 +199,10 @@ async function createLease(world: World): Promise<void> {
 async function deleteLease(world: World): Promise<void> {
   const { random, model, calls } = world;
   const namespace = random.pick(namespaces);
-  const key = keyOf('lease', namespace, `lease${random.int(0, 5)}`);
+  // Pulls that were cut off have left theirs.
+  const others = model.keys('lease', namespace).filter((one) => !/\|lease\d$/.test(one));
+  const isOther = others.length > 0 && random.chance(0.5);
+  const key = isOther ? random.pick(others) : keyOf('lease', namespace, `lease${random.int(0, 5)}`);
   const { id } = partsOf(key);
   await world.withLocks({ write: [key] }, async () => {
     const done = { code: 'OK', changes: [[key, undefined]] as const };
@@ -207,7 +212,7 @@ async function deleteLease(world: World): Promise<void> {
       [model.get(key) === undefined ? missing : done],
       () => calls.call(LeasesDefinition, 'delete', { id, sync } as never, { namespace }),
       // The collection afterwards may fail.
-      sync,
+      { inSteps: sync },
     );
   });
 }
@@ -283,6 +288,10 @@ const weighted: readonly (readonly [number, Operation])[] = [
   [7, commitSnapshot],
   [5, removeSnapshot],
   [3, updateSnapshot],
+  [8, activateMount],
+  [4, deactivateMount],
+  [9, pullImage],
+  [2, deletePulled],
 ];
 const weightSum = weighted.reduce((sum, [weight]) => sum + weight, 0);
 

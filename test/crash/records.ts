@@ -5,6 +5,7 @@ import type { Info as ContentInfo } from '../../src/api/proto/gen/services/conte
 import type { Image } from '../../src/api/proto/gen/services/images/v1/images.ts';
 import type { Lease } from '../../src/api/proto/gen/services/leases/v1/leases.ts';
 import { Kind, type Info as SnapshotInfo } from '../../src/api/proto/gen/services/snapshots/v1/snapshots.ts';
+import type { ActivationInfo } from '../../src/api/proto/gen/types/mount.ts';
 import type { Sandbox } from '../../src/api/proto/gen/types/sandbox.ts';
 import { type Data, labelsText } from './model.ts';
 
@@ -46,6 +47,13 @@ export function leaseData(lease: Lease, resources: readonly string[]): Data {
   // Which ingests a lease holds is no promise: they come and go with their writers.
   const kept = resources.filter((resource) => !resource.startsWith('ingests/')).sort();
   return { labels: labelsText(lease.labels), resources: JSON.stringify(kept), stamp: stampOf(lease) };
+}
+
+/** `points` is where it is mounted, and `[]` while it is being made, or was left so. */
+export function mountData(info: ActivationInfo): Data {
+  const points = info.active.map(({ mountPoint }) => mountPoint);
+  const stamp = stampOf({ createdAt: info.active[0]?.mountedAt });
+  return { labels: labelsText(info.labels), points: JSON.stringify(points), stamp };
 }
 
 export function contentData(info: ContentInfo): Data {

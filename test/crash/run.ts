@@ -1,6 +1,7 @@
 // `npm run crash -- --rounds 1000 [--seed N] [--root-on tmpfs|disk] [--jobs N]`: kills the daemon until it loses something.
 import { parseArgs } from 'node:util';
 import { scratch } from '../fixtures/scratch.ts';
+import { crashRegistry } from './registry.ts';
 import { busyStore, Trial, type TrialStats } from './trial.ts';
 
 const usage = 'usage: npm run crash -- [--rounds N] [--seed N] [--root-on tmpfs|disk] [--jobs N]';
@@ -16,6 +17,8 @@ export interface RunOptions {
 /** Runs the rounds over several roots at once; rejects with the first broken promise. */
 export async function runCrashes({ rounds, seed, parent, jobs, say }: RunOptions): Promise<TrialStats> {
   await using cache = scratch('cc', parent);
+  await using registry = await crashRegistry(seed, parent);
+  const { images } = registry;
   const total: Record<string, number> = {};
   const beganMs = performance.now();
   let left = rounds;
@@ -24,7 +27,8 @@ export async function runCrashes({ rounds, seed, parent, jobs, say }: RunOptions
     await using dir = scratch('k', parent);
     // Every other root with the settings that daemons have.
     const config = index % 2 === 0 ? busyStore : '';
-    const trial = new Trial({ seed: seed + index * 1_000, directory: dir.path, cache: cache.path, config });
+    const place = { directory: dir.path, cache: cache.path, config, images };
+    const trial = new Trial({ seed: seed + index * 1_000, ...place });
     try {
       await trial.begin();
       while (left > 0) {

@@ -35,6 +35,13 @@ export function ownDirectory(mounts: readonly Mount[]): string {
   return mount?.options.find((option) => option.startsWith('upperdir='))?.slice('upperdir='.length) ?? '';
 }
 
+/** Where the files of an overlay's topmost parent are. */
+function directoryBelow(mounts: readonly Mount[]): string | undefined {
+  const prefix = 'lowerdir=';
+  const option = mounts[0]?.options.find((one) => one.startsWith(prefix));
+  return option?.slice(prefix.length).split(':')[0];
+}
+
 export async function prepareSnapshot(world: World): Promise<void> {
   const { random, model, calls } = world;
   const namespace = random.pick(namespaces);
@@ -64,8 +71,14 @@ export async function prepareSnapshot(world: World): Promise<void> {
       const created: Outcome = {
         code: 'OK',
         changes: [[key, data], ...(parentKey === undefined ? [] : [[parentKey, below] as const]), ...join],
-        learn: ({ mounts }: { mounts: Mount[] }) =>
-          isView ? [] : [[key, { ...data, _directory: ownDirectory(mounts) }]],
+        learn: ({ mounts }: { mounts: Mount[] }) => {
+          const learned: [Key, Data][] = isView ? [] : [[key, { ...data, _directory: ownDirectory(mounts) }]];
+          const under = directoryBelow(mounts);
+          if (parentKey !== undefined && below?.['_directory'] === '*' && under !== undefined) {
+            learned.push([parentKey, { ...below, _directory: under }]);
+          }
+          return learned;
+        },
       };
       const existed = { code: 'ALREADY_EXISTS', changes: join };
       const outcomes =
@@ -92,7 +105,7 @@ export async function markSnapshot(world: World): Promise<void> {
   if (key === undefined) return;
   await world.withLocks({ write: [key] }, async () => {
     const data = world.model.get(key);
-    if (data === undefined || data['_directory'] === '*') return;
+    if (data?.['kind'] !== 'active' || data['_directory'] === '*') return;
     const mark = world.unique('mark');
     try {
       writeFileSync(

@@ -15,8 +15,10 @@ import { createSys } from '../../src/io/sys/sys.ts';
 import { Random } from '../sim/random.ts';
 import { CrashedDaemon } from './daemon.ts';
 import { keyOf, Violation } from './model.ts';
+import { checkMounts, treeFile } from './mounts.ts';
 import { randomOperation } from './operations.ts';
 import { makePayloads } from './payloads.ts';
+import type { PullableImage } from './registry.ts';
 import { checkBlobs, checkCollected, readActual, verify } from './verify.ts';
 import { Interrupted, namespaces, snapshotters, World } from './world.ts';
 
@@ -27,6 +29,8 @@ export interface TrialOptions {
   readonly root?: string;
   readonly cache: string;
   readonly config?: string;
+  /** Images that the daemon can pull. */
+  readonly images?: readonly PullableImage[];
 }
 
 export interface TrialStats {
@@ -34,6 +38,8 @@ export interface TrialStats {
   answered: number;
   unanswered: number;
   refused: number;
+  pulls: number;
+  activations: number;
   collections: number;
   powerLosses: number;
   killedWhileStarting: number;
@@ -50,13 +56,15 @@ journal_bytes_max = 262144
 const concurrency = 8;
 const payloadCount = 40;
 const loadMsMax = 220;
+/** A daemon that has just started takes this long until it has pulled something. */
+const longLoadMsMax = 900;
 const syncDeadlineMs = 60_000;
 
 export class Trial {
   readonly world: World;
   readonly daemon: CrashedDaemon;
   readonly stats: TrialStats = {
-    ...{ rounds: 0, answered: 0, unanswered: 0, refused: 0 },
+    ...{ rounds: 0, answered: 0, unanswered: 0, refused: 0, pulls: 0, activations: 0 },
     ...{ collections: 0, powerLosses: 0, killedWhileStarting: 0, leftovers: 0 },
   };
   readonly #root: string;
@@ -64,11 +72,15 @@ export class Trial {
   readonly #sys = createSys();
   #round = 0;
 
-  constructor({ seed, directory, root = join(directory, 'root'), cache, config = '' }: TrialOptions) {
+  constructor(options: TrialOptions) {
+    const { seed, directory, root = join(directory, 'root'), cache, config = '', images = [] } = options;
     this.#root = root;
     this.#random = new Random(seed);
     this.world = new World(new Random(seed + 1), makePayloads(seed, payloadCount));
-    mkdirSync(root, { recursive: true });
+    this.world.images = images;
+    this.world.tree = join(root, 'tree');
+    mkdirSync(this.world.tree, { recursive: true });
+    writeFileSync(join(this.world.tree, treeFile), treeFile);
     this.daemon = new CrashedDaemon({ directory, root, cache, config });
   }
 
@@ -88,10 +100,10 @@ export class Trial {
     this.world.model.noteAll(`--- round ${this.#round}`);
     const isQuiet = this.#random.chance(0.15);
     if (isQuiet) {
-      await this.work(this.#random.int(10, loadMsMax), 'finish');
+      await this.work(this.#loadMs(10), 'finish');
       await this.collect();
     } else {
-      await this.work(this.#random.int(3, loadMsMax), 'kill');
+      await this.work(this.#loadMs(3), 'kill');
     }
     await this.kill();
     await this.checkOffline(isQuiet);
@@ -100,8 +112,17 @@ export class Trial {
     await this.start();
     await this.verifyAll();
     this.stats.rounds++;
-    const { answered, unanswered, refused } = this.world;
-    Object.assign(this.stats, { answered, unanswered, refused });
+    this.tally();
+  }
+
+  #loadMs(least: number): number {
+    return this.#random.int(least, this.#random.chance(0.25) ? longLoadMsMax : loadMsMax);
+  }
+
+  /** Brings the figures up to date. */
+  tally(): TrialStats {
+    const { answered, unanswered, refused, pulls, activations } = this.world;
+    return Object.assign(this.stats, { answered, unanswered, refused, pulls, activations });
   }
 
   async end(): Promise<void> {
@@ -160,6 +181,7 @@ export class Trial {
     const actual = await readActual(calls);
     await verify(this.world, actual);
     checkCollected(this.world, actual);
+    checkMounts(this.world, this.#root, true);
     this.stats.collections++;
   }
 
@@ -226,6 +248,7 @@ export class Trial {
     const actual = await readActual(this.world.calls);
     await verify(this.world, actual);
     checkBlobs(contentDirectory(this.#root), this.world.model);
+    checkMounts(this.world, this.#root, false);
   }
 }
 

@@ -6,6 +6,7 @@ import { ContainersDefinition } from '../../src/api/proto/gen/services/container
 import { ContentDefinition } from '../../src/api/proto/gen/services/content/v1/content.ts';
 import { ImagesDefinition } from '../../src/api/proto/gen/services/images/v1/images.ts';
 import { LeasesDefinition } from '../../src/api/proto/gen/services/leases/v1/leases.ts';
+import { MountsDefinition } from '../../src/api/proto/gen/services/mounts/v1/mounts.ts';
 import { NamespacesDefinition } from '../../src/api/proto/gen/services/namespaces/v1/namespace.ts';
 import { StoreDefinition } from '../../src/api/proto/gen/services/sandbox/v1/sandbox.ts';
 import { SnapshotsDefinition } from '../../src/api/proto/gen/services/snapshots/v1/snapshots.ts';
@@ -24,7 +25,17 @@ import {
   partsOf,
   Violation,
 } from './model.ts';
-import { containerData, contentData, imageData, leaseData, sandboxData, snapshotData } from './records.ts';
+import { isHalfMade } from './mounts.ts';
+import { isIngestOfPull, leftByPull } from './pulls.ts';
+import {
+  containerData,
+  contentData,
+  imageData,
+  leaseData,
+  mountData,
+  sandboxData,
+  snapshotData,
+} from './records.ts';
 import { checkMarks, ownDirectory } from './snapshots.ts';
 import { namespaces, snapshotters, type World } from './world.ts';
 
@@ -80,6 +91,9 @@ export async function readActual(client: GrpcClient): Promise<Actual> {
       client.call(ContentDefinition, 'listStatuses', {}, options).then(({ statuses }) => {
         for (const { ref, offset } of statuses) ingests.set(`${namespace}|${ref}`, Number(offset));
       }),
+      client.list(MountsDefinition, 'list', {}, options).then((messages) => {
+        for (const { info } of messages) if (info !== undefined) put('mount', info.name, mountData(info));
+      }),
       leases(),
       ...snapshotters.map(ofSnapshotter),
     ]);
@@ -104,7 +118,7 @@ export async function verify(world: World, actual: Actual): Promise<void> {
   for (const [key, expected] of explained) {
     const there = actual.objects.get(key);
     if (there === undefined) {
-      if (expected === undefined || model.isAtRisk(key)) continue;
+      if (expected === undefined || model.isAtRisk(key) || isHalfMade(expected)) continue;
       throw model.violationOf([key, ...model.referrers(key)], `${key} is lost: ${JSON.stringify(expected)}`);
     }
     if (expected === undefined) throw model.violation(key, `is there again: ${JSON.stringify(there)}`);
@@ -114,12 +128,16 @@ export async function verify(world: World, actual: Actual): Promise<void> {
     const notes = Object.entries(expected).filter(([name]) => name.startsWith('_'));
     found.set(key, { ...there, ...Object.fromEntries(notes) });
   }
-  for (const key of actual.objects.keys()) {
-    if (!explained.has(key)) throw model.violation(key, 'is there, but nobody made it');
+  for (const [key, there] of actual.objects) {
+    if (explained.has(key)) continue;
+    const left = leftByPull(world, key, there);
+    if (left === undefined) throw model.violation(key, 'is there, but nobody made it');
+    found.set(key, left);
   }
   checkIngests(world, actual);
   model.adopt(found);
   world.uncertain.clear();
+  world.pulling.clear();
   await findDirectories(world);
   for (const key of model.objects.keys()) if (key.startsWith('snapshot|')) checkMarks(model, key);
 }
@@ -131,19 +149,54 @@ function explain(model: Model, pending: Pending, actual: ReadonlyMap<Key, Data>)
   for (const alternative of [before, ...pending.alternatives]) {
     // What an outcome does not change stays as it was.
     const changes: Changes = new Map([...before, ...alternative]);
+    const isWhole = pending.last !== undefined && alternative !== before;
     const holds = [...changes].every(([key, data]) => {
       const there = actual.get(key);
-      if (there === undefined) return data === undefined || model.isAtRisk(key);
+      // Everything that the last object needs was kept until it was there.
+      if (there === undefined) return data === undefined || (!isWhole && model.isAtRisk(key));
       return data !== undefined && matches(data, there);
     });
     if (holds) return changes;
   }
+  const { last } = pending;
+  if (last !== undefined && same(before.get(last), actual.get(last)))
+    return explainSteps(model, pending, before, actual);
   const seen = keys.map((key) => `${key}: ${JSON.stringify(actual.get(key))}`).join('\n    ');
   throw model.violation(keys[0] ?? '', `"${pending.text}" was done by half; found\n    ${seen}`);
 }
 
+function same(expected: Data | undefined, there: Data | undefined): boolean {
+  return expected === undefined || there === undefined ? expected === there : matches(expected, there);
+}
+
+/** What was done in steps, not all of them: each object by itself. */
+function explainSteps(
+  model: Model,
+  pending: Pending,
+  before: Changes,
+  actual: ReadonlyMap<Key, Data>,
+): Changes {
+  const explained = new Map<Key, Data | undefined>();
+  for (const [key, data] of before) {
+    const there = actual.get(key);
+    const candidates = [data, ...pending.alternatives.map((changes) => withoutRefs(changes.get(key)))];
+    const found = candidates.findIndex((candidate) => same(candidate, there));
+    if (found < 0 && !(there === undefined && model.isAtRisk(key))) {
+      throw model.violation(key, `"${pending.text}" has left ${JSON.stringify(there)}`);
+    }
+    explained.set(key, found < 0 ? undefined : candidates[found]);
+  }
+  return explained;
+}
+
+/** References that a later step was to set are not to be counted on. */
+function withoutRefs(data: Data | undefined): Data | undefined {
+  return data === undefined ? undefined : { ...data, _refs: '[]' };
+}
+
 function checkIngests(world: World, { ingests }: Actual): void {
   for (const [ingest, sizeBytes] of ingests) {
+    if (isIngestOfPull(world, ingest, sizeBytes)) continue;
     const note = world.ingests.get(ingest);
     if (note === undefined) throw new Violation(`ingest ${ingest} is there, but nobody is writing it`);
     if (sizeBytes > note.sentBytes) {

@@ -4,6 +4,7 @@ import type { GrpcClient } from '../fixtures/grpc.ts';
 import type { Random } from '../sim/random.ts';
 import { type Changes, type Data, type Key, keysOf, Model } from './model.ts';
 import type { Payload } from './payloads.ts';
+import type { PullableImage } from './registry.ts';
 
 /** The daemon was killed under an operation; nobody knows what became of it. */
 export class Interrupted extends Error {}
@@ -34,6 +35,12 @@ export class World {
   readonly ingests = new Map<string, IngestNote>();
   /** Objects of which only the next check will tell what became of them. */
   readonly uncertain = new Set<Key>();
+  /** Images in a registry, of which some are pulled. */
+  images: readonly PullableImage[] = [];
+  /** Pulls that may have left something of their own behind, by the key of their image. */
+  readonly pulling = new Set<Key>();
+  /** A directory with a file, for mounts. */
+  tree = '';
   /** Codes with which a daemon without room may refuse anything. */
   refusals: ReadonlySet<string> = new Set();
   /** The daemon may end by itself: an answer that is not its own tells nothing. */
@@ -44,6 +51,8 @@ export class World {
   answered = 0;
   refused = 0;
   unanswered = 0;
+  pulls = 0;
+  activations = 0;
   #counter = 0;
   readonly #locks = new Map<Key, number>();
 
@@ -88,16 +97,17 @@ export class World {
 
   /**
    * Tries an operation that must get one of `outcomes`; the answer's code. Throws {@link Interrupted} when the
-   * daemon was killed under it. Refused, it must have done nothing, unless it is `inSteps`.
+   * daemon was killed under it. Refused, it must have done nothing, unless it is `inSteps`; what has a `last` object
+   * may stop between any two steps.
    */
   async attempt(
     text: string,
     outcomes: readonly Outcome[],
     call: () => Promise<unknown>,
-    inSteps = false,
+    { inSteps = false, last }: { inSteps?: boolean; last?: Key } = {},
   ): Promise<string> {
     const changesOf = ({ changes = [] }: Outcome): Changes => new Map(changes);
-    const pending = this.model.begin(text, outcomes.map(changesOf));
+    const pending = this.model.begin(text, outcomes.map(changesOf), last);
     let code = 'OK';
     let reply: unknown;
     let why = '';

@@ -1,4 +1,4 @@
-// Blobs of one pull in the content store: documents through memory, everything else through the layer fetcher.
+// Documents of one pull in the content store, through memory, and what all blobs of it have in common.
 import { createHash, randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf, fail, wrap } from '../../api/model/errors.ts';
@@ -6,9 +6,7 @@ import { type Digest, digestAlgorithm } from '../../api/model/ids.ts';
 import { childLabels, documentBytesMax } from '../../api/model/image-tree.ts';
 import { label, labelBytesMax } from '../../api/model/labels.ts';
 import { blobKind, type LinkedDescriptor } from '../../api/model/oci.ts';
-import type { ApplyLayerResult } from '../../api/model/ports/differ.ts';
 import { Info } from '../../api/proto/gen/services/content/v1/content.ts';
-import type { Mount } from '../../api/proto/gen/types/mount.ts';
 import type { ContentStore, Writer } from '../content/protocol.ts';
 import { ingestRef, type Work } from './deps.ts';
 
@@ -78,7 +76,7 @@ export function digestOf(bytes: Uint8Array, like: Digest): string {
   return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
 }
 
-function checkSize(descriptor: LinkedDescriptor, name: string): void {
+export function checkSize(descriptor: LinkedDescriptor, name: string): void {
   if (descriptor.size === 0n) throw fail('invalid-argument', `${name}: a blob of no bytes`);
 }
 
@@ -101,7 +99,7 @@ export async function store(
   }
 }
 
-async function commit(
+export async function commit(
   work: Work,
   writer: Writer,
   { digest, size }: LinkedDescriptor,
@@ -116,7 +114,7 @@ async function commit(
 }
 
 /** Undefined when the namespace has the blob, which the lease keeps then. A ref that is locked is waited for. */
-async function openWriter(work: Work, descriptor: LinkedDescriptor): Promise<Writer | undefined> {
+export async function openWriter(work: Work, descriptor: LinkedDescriptor): Promise<Writer | undefined> {
   const { deps, namespace, lease, signal } = work;
   const request = {
     ...{ namespace, lease, signal, ref: ingestRef(descriptor) },
@@ -163,124 +161,6 @@ export function sourceLabels({ from }: Work): Map<string, string> {
   return key.length + from.repository.length > labelBytesMax ? new Map() : new Map([[key, from.repository]]);
 }
 
-function blobLock({ namespace }: Work, { digest }: LinkedDescriptor): string {
+export function blobLock({ namespace }: Work, { digest }: LinkedDescriptor): string {
   return `blob://${namespace}/${digest}`;
-}
-
-export interface BroughtLayer {
-  /** What it unpacked to; undefined when it was not to be unpacked. */
-  readonly applied: ApplyLayerResult | undefined;
-  /** Settles when the content is committed: durable, and found by others. */
-  readonly kept: Promise<void>;
-}
-
-/**
- * Brings a blob into the store, and unpacks it to `mounts` while it arrives; one that is there is unpacked from
- * there. `diffId` is what it must unpack to: its label is written when that is so.
- */
-export async function bringLayer(
-  work: Work,
-  layer: LinkedDescriptor,
-  unpack?: { mounts: readonly Mount[]; diffId: Digest },
-): Promise<BroughtLayer> {
-  const { deps, signal, namespace } = work;
-  const release = await work.locks.take(blobLock(work, layer), signal);
-  let kept = Promise.resolve();
-  try {
-    const writer = work.keepContent || unpack === undefined ? await openWriter(work, layer) : null;
-    if (writer === undefined) {
-      work.tell(layer, 'already exists', Number(layer.size));
-      await addLabels(work, layer.digest, sourceLabels(work));
-    } else if (writer === null && deps.reader.content(namespace, layer.digest) === undefined) {
-      const { applied } = await work.limit(() => fetch(work, layer, undefined, unpack?.mounts));
-      if (applied === undefined) throw fail('unimplemented', 'a layer for stream processors has to be kept');
-      return { applied, kept };
-    } else if (writer !== null) {
-      const fetched = await fetchInto(work, writer, layer, unpack);
-      kept = fetched.kept;
-      if (fetched.applied !== undefined || unpack === undefined) return fetched;
-    }
-    if (unpack === undefined) return { applied: undefined, kept };
-    await kept;
-    return { applied: await applyKnown(work, layer, unpack.mounts), kept };
-  } finally {
-    void kept.catch(() => {}).then(release);
-  }
-}
-
-async function fetchInto(
-  work: Work,
-  writer: Writer,
-  layer: LinkedDescriptor,
-  unpack: { mounts: readonly Mount[]; diffId: Digest } | undefined,
-): Promise<BroughtLayer> {
-  const labels = sourceLabels(work);
-  let lent: Awaited<ReturnType<Writer['lend']>>;
-  try {
-    lent = await writer.lend();
-    if (lent === undefined) {
-      await commit(work, writer, layer, labels);
-      work.tell(layer, 'already exists', Number(layer.size));
-      return { applied: undefined, kept: Promise.resolve() };
-    }
-    const { path, offset } = lent;
-    const file = { path, offset: Math.min(offset, Number(layer.size)) };
-    const { digest, applied } = await work.limit(() =>
-      fetch(work, layer, file, unpack?.mounts, lent?.progress),
-    );
-    lent.done(Number(layer.size), digest);
-    if (applied !== undefined && applied.digest === unpack?.diffId) {
-      labels.set(label.uncompressed, applied.digest);
-    }
-    const kept = commit(work, writer, layer, labels).finally(() => writer.close());
-    // Whoever waits for it hears of its failure; an earlier one must not make it an unhandled one.
-    kept.catch(() => {});
-    return { applied, kept };
-  } catch (error) {
-    await writer.close();
-    // Bytes that are wrong are of no use to the next attempt.
-    const wrong = ['failed-precondition', 'data-loss', 'invalid-argument', 'out-of-range'];
-    if (wrong.includes(codeOf(error))) await dropIngest(work, layer);
-    throw error;
-  }
-}
-
-async function dropIngest({ deps, namespace, lease }: Work, layer: LinkedDescriptor): Promise<void> {
-  try {
-    await deps.content.abort(namespace, ingestRef(layer), lease);
-  } catch (error) {
-    if (codeOf(error) !== 'not-found') deps.log.warn(`ingest ${ingestRef(layer)} is left behind`, { error });
-  }
-}
-
-async function fetch(
-  work: Work,
-  layer: LinkedDescriptor,
-  file: { path: string; offset: number } | undefined,
-  mounts: readonly Mount[] | undefined,
-  onOffset?: (offset: number) => void,
-) {
-  const { from, signal, deps } = work;
-  if (from === undefined) throw fail('not-found', `${layer.digest} is not in the store`);
-  checkSize(layer, layer.digest);
-  work.tell(layer, 'downloading', file?.offset ?? 0);
-  const result = await deps.fetcher.fetch({
-    ...{ from, file, mounts, signal, descriptor: layer },
-    onOffset: (offset) => {
-      onOffset?.(offset);
-      work.tell(layer, 'downloading', offset);
-    },
-  });
-  work.tell(layer, 'complete', Number(layer.size));
-  return result;
-}
-
-async function applyKnown(
-  { deps, signal }: Work,
-  layer: LinkedDescriptor,
-  mounts: readonly Mount[],
-): Promise<ApplyLayerResult> {
-  const { digest, mediaType } = layer;
-  const source = layer.data === undefined ? { path: deps.content.blobs.path(digest) } : { bytes: layer.data };
-  return deps.differ.apply({ source, blobDigest: digest, mediaType, mounts, syncFs: false }, signal);
 }

@@ -3,7 +3,7 @@ import type { Digest, Namespace } from '../../api/model/ids.ts';
 import type { Limiter } from '../../api/model/limiter.ts';
 import { blobKind, type LinkedDescriptor } from '../../api/model/oci.ts';
 import type { Differ } from '../../api/model/ports/differ.ts';
-import type { LayerFetcher } from '../../api/model/ports/layer-fetcher.ts';
+import type { LayerFetcher, LayerRequests } from '../../api/model/ports/layer-fetcher.ts';
 import type { Log } from '../../api/model/ports/log.ts';
 import type { OpenRegistry, RegistryConnection } from '../../api/model/ports/registry.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
@@ -42,6 +42,8 @@ export interface Work {
   readonly signal: AbortSignal;
   /** Downloads at once. */
   readonly limit: Limiter;
+  /** How a large layer comes in several requests; undefined: in one. */
+  readonly requests: LayerRequests | undefined;
   /** Undefined when everything has to be in the store already. */
   readonly from: RegistryConnection | undefined;
   readonly keepContent: boolean;

@@ -14,10 +14,12 @@ import {
   parseManifest,
 } from '../../api/model/oci.ts';
 import { matchRunnable, type PlatformMatcher, platformOf } from '../../api/model/platform.ts';
+import type { LayerRequests } from '../../api/model/ports/layer-fetcher.ts';
 import type { Platform } from '../../api/proto/gen/types/platform.ts';
-import { bringLayer, loadDocument } from './content.ts';
+import { loadDocument } from './content.ts';
 import { type DistributionDeps, progressTeller, type Work } from './deps.ts';
 import { KeyedLock } from './keyed-lock.ts';
+import { bringLayer } from './layers.ts';
 import type { Distribution, PulledImage, PullRequest, UnpackRequest, UnpackTarget } from './protocol.ts';
 import { pushImage } from './push.ts';
 import { unpackStack } from './unpacker.ts';
@@ -42,6 +44,7 @@ export function createDistribution(deps: DistributionDeps): Distribution {
           ...{ deps, locks, from, name: from.reference },
           ...{ namespace: request.namespace, lease: request.lease, signal: request.signal ?? neverAborted },
           limit: limiter(request.concurrentDownloadsMax || concurrentDownloadsDefault),
+          requests: layerRequests(request),
           keepContent: request.keepContent ?? true,
           tell: progressTeller(request.onProgress, parents),
         };
@@ -55,13 +58,19 @@ export function createDistribution(deps: DistributionDeps): Distribution {
       const { namespace, lease, name, target } = request;
       const parents = new Map<Digest, readonly Digest[]>();
       const work: Work = {
-        ...{ deps, locks, namespace, lease, name, from: undefined, keepContent: true },
+        ...{ deps, locks, namespace, lease, name, from: undefined, keepContent: true, requests: undefined },
         ...{ signal: request.signal ?? neverAborted, limit: limiter(1) },
         tell: progressTeller(request.onProgress, parents),
       };
       await unpackKnown(work, request, target);
     },
   };
+}
+
+function layerRequests(request: PullRequest): LayerRequests | undefined {
+  const { layerRangeBytes: rangeBytes = 0, concurrentRequestsMax: requestsMax = 0 } = request;
+  if (rangeBytes === 0 || requestsMax < 2) return undefined;
+  return { rangeBytes, requestsMax, take: limiter(requestsMax).take };
 }
 
 const neverAborted = new AbortController().signal;

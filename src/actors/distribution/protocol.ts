@@ -50,7 +50,12 @@ export interface PullRequest extends Request {
   /** False: layers that are unpacked are not kept as content. True unless said. */
   readonly keepContent?: boolean;
   readonly referrers?: boolean;
+  /** Layers at once. */
   readonly concurrentDownloadsMax?: number | undefined;
+  /** Bytes of one request when a large layer is fetched in several; 0: in one stream. */
+  readonly layerRangeBytes?: number;
+  /** Those requests at once, all layers together. */
+  readonly concurrentRequestsMax?: number;
 }
 
 export interface PulledImage {

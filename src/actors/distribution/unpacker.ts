@@ -6,8 +6,9 @@ import type { Digest } from '../../api/model/ids.ts';
 import { label, labelBytesMax } from '../../api/model/labels.ts';
 import { chainIds, type LinkedDescriptor } from '../../api/model/oci.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
-import { addLabels, type BroughtLayer, bringLayer } from './content.ts';
+import { addLabels } from './content.ts';
 import type { UnpackSnapshotter, Work } from './deps.ts';
+import { type BroughtLayer, bringLayer } from './layers.ts';
 
 export interface LayerStack {
   readonly manifest: LinkedDescriptor;
@@ -115,17 +116,24 @@ async function extract(
   const { namespace, lease } = work;
   const layer = stack.layers[i]!;
   const diffId = stack.diffIds[i]!;
-  const { key, labels } = extraction;
+  let { key, labels, mounts } = extraction;
+  const renew = async (): Promise<readonly Mount[]> => {
+    await remove(work, snapshotter, key);
+    const other = await prepare(work, place, extraction.isAlone);
+    if (other === undefined) throw fail('aborted', `snapshot ${chain[i]} was made by somebody else`);
+    ({ key, labels, mounts } = other);
+    return mounts;
+  };
   try {
     work.tell(layer, 'waiting', 0);
-    const brought = await bringLayer(work, layer, { mounts: extraction.mounts, diffId });
+    const brought = await bringLayer(work, layer, { mounts, diffId, renew });
     checkApplied(work, layer, brought, diffId);
     work.tell(layer, 'extracting', Number(layer.size));
     await below;
     work.signal.throwIfAborted();
     const { parentsMade } = brought.applied!;
     if (extraction.isAlone && i > 0 && parentsMade.length > 0) {
-      await dress(work, place, extraction, parentsMade);
+      await dress(work, place, { ...extraction, mounts }, parentsMade);
     }
     const request = { namespace, lease, key, name: chain[i]!, parent: chain[i - 1] ?? '', labels };
     try {

@@ -37,6 +37,8 @@ export interface TransferDeps extends StoreDeps {
   readonly platform: Platform;
   readonly unpack: readonly UnpackChoice[];
   readonly concurrentDownloadsMax: number;
+  /** Bytes of one request when a large layer is fetched in several; 0 for one. */
+  readonly layerRangeBytes: number;
   readonly concurrentUploadsMax: number;
   /** Layers that are unpacked while they come; undefined for as many as come at a time. */
   readonly concurrentUnpacksMax?: number | undefined;
@@ -146,6 +148,8 @@ class Transfer {
       manifestsMax: destination.manifestLimit,
       allMetadata: destination.allMetadata,
       onProgress: progress.job,
+      layerRangeBytes: this.#deps.layerRangeBytes,
+      concurrentRequestsMax: concurrentDownloadsMax,
       // A layer is unpacked while it comes.
       concurrentDownloadsMax:
         unpack.length > 0 ? Math.min(concurrentDownloadsMax, concurrentUnpacksMax) : concurrentDownloadsMax,

@@ -35,9 +35,6 @@ export function transferPlugin(daemon: Daemon): Registration {
       const { metadata, reader, content, snapshotters } = context.get<Metadata>(pluginType.metadata);
       const config = transferConfig(settingsOf(daemon.config, pluginType.transfer, 'local'), platform);
       for (const key of config.unknownKeys) log.warn(`config: unknown key ${key}`);
-      if (config.layerFetchBufferBytes > 0) {
-        log.warn('config: concurrent_layer_fetch_buffer has no effect: a layer comes in one stream');
-      }
       const transfers = new TransferDirectory(system, {
         ...{ metadata, reader, content, clock, log, platform },
         streams: context.get<Streams>(pluginType.streaming),
@@ -46,6 +43,7 @@ export function transferPlugin(daemon: Daemon): Registration {
         verify: imageVerifier(daemon),
         unpack: unpackChoices(config, daemon, [...snapshotters.keys()]),
         concurrentDownloadsMax: config.concurrentDownloadsMax,
+        layerRangeBytes: config.layerFetchBufferBytes,
         concurrentUploadsMax: config.concurrentUploadsMax,
         concurrentUnpacksMax: config.concurrentUnpacksMax,
       });

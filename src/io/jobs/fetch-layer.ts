@@ -48,7 +48,7 @@ export async function fetchLayer(
 
 /** What the file has already, then what the registry sends, which goes into the file as well. */
 async function* piecesOf(
-  { registry, descriptor, file }: FetchLayerData,
+  { registry, descriptor, file, ranges }: FetchLayerData,
   digest: (piece: Buffer) => void,
   { signal, throwIfAborted }: StopCheck,
 ): AsyncGenerator<Buffer, void> {
@@ -71,7 +71,7 @@ async function* piecesOf(
       ftruncateSync(fd, offset);
     }
     let toldMs = 0;
-    for await (const bytes of shared.fetch(descriptor, offset, signal)) {
+    for await (const bytes of shared.fetch(descriptor, offset, signal, ranges)) {
       const piece = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       digest(piece);
       if (fd !== undefined) writeAll(fd, piece, offset);

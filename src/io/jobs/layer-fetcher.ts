@@ -8,6 +8,7 @@ import type {
   LayerFetcher,
 } from '../../api/model/ports/layer-fetcher.ts';
 import type { ShareableConnection } from '../registry/connection.ts';
+import { rangeSettings } from '../registry/ranges.ts';
 
 /** What is asked of a pool. */
 export interface FetchJobRunner {
@@ -34,13 +35,15 @@ export interface LayerFetcherSettings {
 export function pooledLayerFetcher(pool: FetchJobRunner, settings: LayerFetcherSettings): LayerFetcher {
   return {
     dress: (data, signal) => pool.run('dressParents', data, { signal }),
-    async fetch({ from, descriptor, file, mounts, onOffset, signal }) {
-      const { shared, close } = await (from as ShareableConnection).share(onOffset);
+    async fetch({ from, descriptor, file, mounts, requests, onOffset, signal }) {
+      const take = requests?.take;
+      const { shared, close } = await (from as ShareableConnection).share({ onOffset, take });
+      const ranges = requests && rangeSettings(requests.rangeBytes, requests.requestsMax);
       try {
         const unpack = mounts === undefined ? undefined : { ...settings, mounts };
         return await pool.run(
           'fetchLayer',
-          { registry: shared, descriptor, file, unpack },
+          { registry: shared, descriptor, file, unpack, ranges },
           // A registry that is silent is given up by the limits of its connection.
           { signal, deadlineMs: Number.POSITIVE_INFINITY, transfer: [shared.port] },
         );

@@ -8,7 +8,7 @@ import { defaultHosts, type Hosts } from './hosts.ts';
 import { hostWithoutPort, parseReference } from './reference.ts';
 import { resolve } from './resolver.ts';
 import { abortableSleep, createSession, type Session, type SessionDeps } from './session.ts';
-import { type SharedRegistry, shareAuthorizer } from './share.ts';
+import { type SharedRegistry, type ShareListeners, shareAuthorizer } from './share.ts';
 import type { Transport } from './transport.ts';
 
 export interface OpenRegistryDeps {
@@ -24,7 +24,9 @@ export interface OpenRegistryDeps {
 /** A connection as the jobs of this program need it as well. */
 export interface ShareableConnection extends RegistryConnection {
   /** What another thread needs to fetch from the same hosts, until `close`. */
-  share(onOffset?: (offset: number) => void): Promise<{ shared: SharedRegistry; close(): void }>;
+  share(
+    listeners?: Pick<ShareListeners, 'onOffset' | 'take'>,
+  ): Promise<{ shared: SharedRegistry; close(): void }>;
 }
 
 export function registryOpener(deps: OpenRegistryDeps): OpenRegistry {
@@ -83,8 +85,8 @@ function openConnection(options: OpenRegistryDeps, access: RegistryAccess): Shar
       const send = isManifest(descriptor) ? pushManifest : pushBlob;
       return send(await sessions(), reference, descriptor, read, options);
     },
-    async share(onOffset) {
-      const { port, close } = shareAuthorizer(authorizer, { onOffset, onExchange });
+    async share(listeners) {
+      const { port, close } = shareAuthorizer(authorizer, { ...listeners, onExchange });
       const list = (await sessions()).map((session) => session.current());
       return { shared: { hosts: list, reference, userAgent, port }, close };
     },

@@ -8,10 +8,11 @@ import { namespaceQuery, pullScopes } from './resolver.ts';
 import { type Session, type SessionDeps, statusError } from './session.ts';
 import { discardBody, type HttpResponse, TransportFailure, transportFailure } from './transport.ts';
 
-const fruitlessReopensMax = 3;
+export const fruitlessReopensMax = 3;
 
 /**
  * Bytes of `descriptor` from `offsetBytes` on, exactly up to its size. The digest is for the caller to check.
+ * `opened` is an answer from that offset on that somebody has asked for already.
  * Throws `not-found`, `data-loss` (the registry has fewer or more bytes than it said), `unavailable`, ...
  */
 export async function* fetchBlob(
@@ -21,6 +22,7 @@ export async function* fetchBlob(
   descriptor: LinkedDescriptor,
   offsetBytes: number,
   signal?: AbortSignal,
+  opened?: HttpResponse,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   if (descriptor.data !== undefined) {
     yield descriptor.data.subarray(offsetBytes);
@@ -29,11 +31,14 @@ export async function* fetchBlob(
   const total = Number(descriptor.size);
   let offset = offsetBytes;
   let fruitless = 0;
+  let answer = opened;
   while (offset < total) {
     const before = offset;
     let cause: unknown;
     try {
-      const response = await open(sessions, deps, reference, descriptor, offset, signal);
+      const range = offset > 0 ? `bytes=${offset}-` : undefined;
+      const response = answer ?? (await openBlob(sessions, deps, reference, descriptor, range, signal));
+      answer = undefined;
       let skip = offset - rangeStart(response);
       for await (const piece of decoded(response)) {
         let bytes = piece;
@@ -66,17 +71,18 @@ export async function* fetchBlob(
   }
 }
 
-async function open(
+/** `range` as the header has it: `bytes=0-511`. */
+export async function openBlob(
   sessions: readonly Session[],
   deps: SessionDeps,
   reference: Reference,
   descriptor: LinkedDescriptor,
-  offset: number,
+  range: string | undefined,
   signal: AbortSignal | undefined,
 ): Promise<HttpResponse> {
   const headers = new Map([['accept', `${descriptor.mediaType}, */*`]]);
-  if (offset > 0) {
-    headers.set('range', `bytes=${offset}-`);
+  if (range !== undefined) {
+    headers.set('range', range);
     headers.set('accept-encoding', 'identity');
   } else {
     headers.set('accept-encoding', 'zstd;q=1.0, gzip;q=0.8, deflate;q=0.5');
@@ -137,7 +143,7 @@ async function openForeign(
 }
 
 /** Offset of the first byte in the body; 0 when the server ignored the range. */
-function rangeStart(response: HttpResponse): number {
+export function rangeStart(response: HttpResponse): number {
   const range = /^bytes (\d{1,15})-/.exec(response.headers.get('content-range') ?? '');
   return range === null ? 0 : Number(range[1]);
 }

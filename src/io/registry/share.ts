@@ -17,6 +17,8 @@ export interface SharedRegistry {
 type Question =
   | { id: number; ask: 'header'; origin: string; scopes: readonly string[] }
   | { id: number; ask: 'learn'; url: string; headers: ReadonlyMap<string, string>; scopes: readonly string[] }
+  | { id: number; ask: 'take' }
+  | { tell: 'release'; id: number }
   | { tell: 'line'; line: string }
   | { tell: 'offset'; offset: number };
 
@@ -25,6 +27,8 @@ type Answer = { id: number; value?: string | undefined; error?: { code: ErrorCod
 export interface ShareListeners {
   onOffset?: ((offset: number) => void) | undefined;
   onExchange?: ((line: string) => void) | undefined;
+  /** Asked before each request for a range; see `RangePlan`. */
+  take?: (() => Promise<() => void>) | undefined;
 }
 
 /** Answers a thread's questions until `close`. */
@@ -33,13 +37,27 @@ export function shareAuthorizer(
   listeners: ShareListeners,
 ): { port: MessagePort; close(): void } {
   const { port1, port2 } = new MessageChannel();
+  const held = new Map<number, () => void>();
+  let closed = false;
+
+  async function take(id: number): Promise<undefined> {
+    const release = await listeners.take?.();
+    if (release === undefined) return;
+    if (closed) release();
+    else held.set(id, release);
+  }
+
   port1.on('message', (question: Question) => {
     if ('tell' in question) {
       if (question.tell === 'line') listeners.onExchange?.(question.line);
-      else listeners.onOffset?.(question.offset);
+      else if (question.tell === 'offset') listeners.onOffset?.(question.offset);
+      else {
+        held.get(question.id)?.();
+        held.delete(question.id);
+      }
       return;
     }
-    answer(authorizer, question).then(
+    (question.ask === 'take' ? take(question.id) : answer(authorizer, question)).then(
       (value) => port1.postMessage({ id: question.id, value } satisfies Answer),
       (error) =>
         port1.postMessage({
@@ -49,12 +67,20 @@ export function shareAuthorizer(
     );
   });
   port1.unref();
-  return { port: port2, close: () => port1.close() };
+  return {
+    port: port2,
+    close() {
+      closed = true;
+      port1.close();
+      for (const release of held.values()) release();
+      held.clear();
+    },
+  };
 }
 
 async function answer(
   authorizer: Authorizer,
-  question: Extract<Question, { ask: unknown }>,
+  question: Extract<Question, { ask: 'header' | 'learn' }>,
 ): Promise<string | undefined> {
   if (question.ask === 'header') return authorizer.header(question.origin, question.scopes);
   await authorizer.learn({ url: new URL(question.url), headers: question.headers }, question.scopes);
@@ -64,6 +90,7 @@ async function answer(
 /** On the other thread: an authorizer that asks, and the ways to tell how it goes. */
 export function sharedAuthorizer(port: MessagePort): {
   authorizer: Authorizer;
+  take(): Promise<() => void>;
   tellOffset(offset: number): void;
   tellExchange(line: string): void;
   close(): void;
@@ -84,9 +111,9 @@ export function sharedAuthorizer(port: MessagePort): {
       reject(fail('canceled', 'nobody authorises requests any more'));
     waiting.clear();
   });
-  const ask = (question: Question): Promise<string | undefined> =>
+  const ask = (question: Extract<Question, { ask: unknown }>): Promise<string | undefined> =>
     new Promise((resolve, reject) => {
-      waiting.set(lastId, { resolve, reject });
+      waiting.set(question.id, { resolve, reject });
       port.postMessage(question);
     });
   return {
@@ -97,6 +124,11 @@ export function sharedAuthorizer(port: MessagePort): {
         const told = new Map([['www-authenticate', challenge]]);
         await ask({ id: ++lastId, ask: 'learn', url: url.href, headers: told, scopes });
       },
+    },
+    async take() {
+      const id = ++lastId;
+      await ask({ id, ask: 'take' });
+      return () => port.postMessage({ tell: 'release', id } satisfies Question);
     },
     tellOffset: (offset) => port.postMessage({ tell: 'offset', offset } satisfies Question),
     tellExchange: (line) => port.postMessage({ tell: 'line', line } satisfies Question),

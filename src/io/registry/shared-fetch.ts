@@ -1,6 +1,7 @@
 // Fetching on a thread that was handed a registry's hosts; the thread keeps its connections for the next layer.
 import type { LinkedDescriptor } from '../../api/model/oci.ts';
 import { fetchBlob } from './fetcher.ts';
+import { fetchRanges, type RangeSettings } from './ranges.ts';
 import { abortableSleep, createSession, type SessionDeps } from './session.ts';
 import { type SharedRegistry, sharedAuthorizer } from './share.ts';
 import { createTransport, type Transport } from './transport.ts';
@@ -8,13 +9,19 @@ import { createTransport, type Transport } from './transport.ts';
 let transport: Transport | undefined;
 
 export interface SharedFetch extends AsyncDisposable {
-  fetch(descriptor: LinkedDescriptor, offsetBytes: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** In several requests at once where `ranges` is given. */
+  fetch(
+    descriptor: LinkedDescriptor,
+    offsetBytes: number,
+    signal: AbortSignal,
+    ranges?: RangeSettings,
+  ): AsyncIterable<Uint8Array>;
   tellOffset(offset: number): void;
 }
 
 export function openShared({ hosts, reference, userAgent, port }: SharedRegistry): SharedFetch {
   transport ??= createTransport();
-  const { authorizer, tellOffset, tellExchange, close } = sharedAuthorizer(port);
+  const { authorizer, take, tellOffset, tellExchange, close } = sharedAuthorizer(port);
   const deps: SessionDeps = {
     transport,
     authorizer,
@@ -24,8 +31,10 @@ export function openShared({ hosts, reference, userAgent, port }: SharedRegistry
   };
   const sessions = hosts.map((host) => createSession(host, deps));
   return {
-    fetch: (descriptor, offsetBytes, signal) =>
-      fetchBlob(sessions, deps, reference, descriptor, offsetBytes, signal),
+    fetch: (descriptor, offsetBytes, signal, ranges) =>
+      ranges === undefined
+        ? fetchBlob(sessions, deps, reference, descriptor, offsetBytes, signal)
+        : fetchRanges({ sessions, deps, reference, descriptor, signal }, offsetBytes, { ...ranges, take }),
     tellOffset,
     async [Symbol.asyncDispose]() {
       close();

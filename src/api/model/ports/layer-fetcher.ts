@@ -26,6 +26,8 @@ export interface FetchLayerData {
   /** Where the bytes are kept; undefined: nowhere. */
   readonly file: LayerFile | undefined;
   readonly unpack: LayerUnpack | undefined;
+  /** Undefined: in one stream. */
+  readonly ranges?: { readonly chunkBytes: number; readonly chunksMax: number } | undefined;
 }
 
 export interface FetchLayerResult {
@@ -35,11 +37,22 @@ export interface FetchLayerResult {
   readonly applied: ApplyLayerResult | undefined;
 }
 
+/** How a large layer is fetched in several requests at once. */
+export interface LayerRequests {
+  /** Bytes of one request. */
+  readonly rangeBytes: number;
+  readonly requestsMax: number;
+  /** Resolves when one more request may be made, with what tells that it is over. */
+  take(): Promise<() => void>;
+}
+
 export interface FetchLayerRequest {
   readonly from: RegistryConnection;
   readonly descriptor: LinkedDescriptor;
   readonly file: LayerFile | undefined;
   readonly mounts: readonly Mount[] | undefined;
+  /** Undefined: in one stream. */
+  readonly requests?: LayerRequests | undefined;
   readonly onOffset?: (offset: number) => void;
   readonly signal?: AbortSignal | undefined;
 }

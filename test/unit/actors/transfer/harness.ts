@@ -71,6 +71,7 @@ export async function startTransfers(
     clock: systemClock(),
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {} } as unknown as TransferDeps['log'],
     unpack: [{ platform, snapshotter: 'overlayfs', osOnly: true }],
+    layerRangeBytes: 0,
     concurrentDownloadsMax: 3,
     concurrentUploadsMax: 3,
     ...more,

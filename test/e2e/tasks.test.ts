@@ -14,6 +14,11 @@ taskSuite('Troupe, containerd-shim-runc-v2', {
   runtime: 'io.containerd.runc.v2',
   oldShim: true,
 });
+taskSuite('containerd, containerd-shim-runc-v2', {
+  kind: 'containerd',
+  runtime: 'io.containerd.runc.v2',
+  oldShim: true,
+});
 taskSuite("containerd, Troupe's shim, runc", { kind: 'containerd', runtime: own, daemon: { env } });
 
 // crun 1.8 refuses hybrid cgroups: the daemon gets a mount namespace without the unified hierarchy.

@@ -9,15 +9,7 @@ import { type DaemonOptions, type Kind, startDaemon } from '../fixtures/daemon.t
 import { until } from '../fixtures/process.ts';
 import { scratch } from '../fixtures/scratch.ts';
 import { alive, makeRootfs, makeStreams, type Streams, type TaskSide, Tasks } from '../fixtures/tasks.ts';
-
-/** Numbers of gRPC status codes. */
-const code = {
-  unknown: 2,
-  invalidArgument: 3,
-  notFound: 5,
-  alreadyExists: 6,
-  failedPrecondition: 9,
-} as const;
+import { code, refuses, wrongCalls } from './task/calls.ts';
 
 export interface TaskSubject extends TaskSide {
   readonly kind: Kind;
@@ -34,12 +26,6 @@ export function taskSuite(name: string, subject: TaskSubject): void {
     await using daemon = await startDaemon(subject.kind, { parent: '/dev/shm', ...subject.daemon });
     using tasks = new Tasks(daemon, rootfs, subject);
     const streams = (terminal = false): Streams => makeStreams(dir.sub('io'), terminal);
-    const refuses = async (expected: number, work: Promise<unknown>, message?: RegExp) =>
-      await assert.rejects(work, (error: { code?: number; message: string }) => {
-        assert.equal(error.code, expected, error.message);
-        if (message !== undefined) assert.match(error.message, message);
-        return true;
-      });
     const statusOf = async (id: string, execId = '') => (await tasks.status(id, execId))?.status;
 
     await t.test('from Create to Delete: states, pids, the exit status', async () => {
@@ -233,6 +219,8 @@ export function taskSuite(name: string, subject: TaskSubject): void {
       await refuses(code.notFound, tasks.kill(id));
       await tasks.remove(id);
     });
+
+    await wrongCalls(t, tasks, streams);
 
     await t.test('pause, resume, update, statistics', async () => {
       const id = await tasks.running(['sleep', '1000']);

@@ -1,11 +1,18 @@
 # Runs an entry point of the checkout or package that a launcher belongs to, on the Node that is pinned for it.
 # Sourced by the launchers beside it, which set `self` to their own real path.
 
+# built ROOT: whether dist was made of the sources as they stand. Any change of a file or directory sets its ctime, even
+# one that brings an old mtime along; the mtime of dist/BUILT is when the build began (scripts/bundle.ts).
+built() {
+  [ -f "$1/dist/BUILT" ] &&
+    [ -z "$(find "$1/src" "$1/package.json" "$1/package-lock.json" -newercm "$1/dist/BUILT" -print -quit 2>&1)" ]
+}
+
 # launch ENTRY [ARGUMENT...]; `node_flags` are words for Node itself
 launch() {
   root=${self%/bin/*}
-  # A checkout runs the sources as they stand; Node runs no .ts under node_modules, so a package brings JavaScript.
-  if [ -f "$root/src/$1.ts" ]; then
+  # A checkout runs the sources unless it was built since they changed. A package brings JavaScript alone.
+  if [ -f "$root/src/$1.ts" ] && ! built "$root"; then
     entry=$root/src/$1.ts
   else
     entry=$root/dist/$1.js

@@ -10,7 +10,7 @@ export interface Version {
 /** `root` is the directory of the checkout or package, with a slash at its end. */
 export function readVersion(root: URL): Version {
   const { version } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8')) as { version: string };
-  return { version: `v${version}`, revision: packedRevision(root) ?? checkedOutRevision(root) ?? '' };
+  return { version: `v${version}`, revision: checkedOutRevision(root) ?? packedRevision(root) ?? '' };
 }
 
 function readIfThere(url: URL): string | undefined {

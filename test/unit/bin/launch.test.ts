@@ -9,6 +9,7 @@ import {
   realpathSync,
   rmSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -42,14 +43,34 @@ function lines(program: string, ...args: string[]): string[] {
   return `${stdout}${stderr}`.trimEnd().split('\n');
 }
 
-test('a checkout runs its sources, even when it was built', (t) => {
+test('a checkout runs its sources, or what was built since they changed', (t) => {
   const root = temporary(t);
   cpSync(bin, join(root, 'bin'), { recursive: true });
   fakeNode(root, 'own');
-  for (const file of ['src/cli.ts', 'src/daemon.ts', 'dist/cli.js', 'dist/daemon.js'])
+  for (const file of ['src/io/x.ts', 'src/cli.ts', 'src/daemon.ts', 'dist/cli.js', 'dist/daemon.js'])
     write(join(root, file), '');
+  for (const file of ['package.json', 'package-lock.json']) write(join(root, file), '{}');
+  const entry = () => lines(join(root, 'bin/troupe'), 'a b', '')[1];
   assert.deepEqual(lines(join(root, 'bin/troupe'), 'a b', ''), ['own', join(root, 'src/cli.ts'), 'a b']);
   assert.deepEqual(lines(join(root, 'bin/trouped'), '--x'), ['own', join(root, 'src/daemon.ts'), '--x']);
+
+  const builtAt = (seconds: number) => {
+    write(join(root, 'dist/BUILT'), '');
+    utimesSync(join(root, 'dist/BUILT'), seconds, seconds);
+  };
+  const now = Date.now() / 1000;
+  builtAt(now + 100);
+  assert.equal(entry(), join(root, 'dist/cli.js'));
+  builtAt(now - 100);
+  assert.equal(entry(), join(root, 'src/cli.ts'), 'a build that is older than the sources');
+  // A file that brings an old time along is a change as well.
+  utimesSync(join(root, 'src/io/x.ts'), now - 1000, now - 1000);
+  for (const file of ['src/cli.ts', 'src/daemon.ts', 'package.json', 'package-lock.json', 'src/io', 'src'])
+    utimesSync(join(root, file), now - 1000, now - 1000);
+  assert.equal(entry(), join(root, 'src/cli.ts'), 'sources that were put back');
+  builtAt(now + 100);
+  rmSync(join(root, 'package-lock.json'));
+  assert.equal(entry(), join(root, 'src/cli.ts'), 'no lock file to compare with');
 });
 
 test('a package runs its JavaScript with the Node beside or below it, through a link too', (t) => {

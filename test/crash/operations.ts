@@ -290,7 +290,7 @@ const weighted: readonly (readonly [number, Operation])[] = [
   [3, updateSnapshot],
   [8, activateMount],
   [4, deactivateMount],
-  [9, pullImage],
+  [5, pullImage],
   [2, deletePulled],
 ];
 const weightSum = weighted.reduce((sum, [weight]) => sum + weight, 0);

@@ -14,11 +14,21 @@ import { namespaces, type World } from './world.ts';
 const snapshotter = 'overlayfs';
 const pullDeadlineMs = 120_000;
 
+/** Nobody knows whether it is there, and either is right. */
+export function isPerhaps(data: Data | undefined): boolean {
+  return data?.['_perhaps'] !== undefined;
+}
+
+function snapshotKey({ built }: PullableImage, namespace: string, at: number): Key {
+  const chain = chainIds(built.layers.map(({ diffId }) => diffId as never));
+  return keyOf('snapshot', namespace, `${snapshotter}/${chain[at]}`);
+}
+
 /** What a pull leaves, what refers to others first; `_refs` are references by labels that it has set. */
-function leavings({ built, marks }: PullableImage, namespace: string): [Key, Data][] {
+function leavings(image: PullableImage, namespace: string): [Key, Data][] {
+  const { built, marks } = image;
   const { manifest, config, layers } = built;
-  const chain = chainIds(layers.map(({ diffId }) => diffId as never));
-  const snapshotKey = (at: number) => keyOf('snapshot', namespace, `${snapshotter}/${chain[at]}`);
+  const chain = layers.map((_, at) => snapshotKey(image, namespace, at));
   const content = (blob: Blob, refs: readonly Key[] = []): [Key, Data] => [
     keyOf('content', namespace, blob.digest),
     { labels: '*', size: String(blob.bytes.length), stamp: '*', _refs: JSON.stringify(refs) },
@@ -26,16 +36,14 @@ function leavings({ built, marks }: PullableImage, namespace: string): [Key, Dat
   const parts = [config, ...layers].map(({ digest }) => keyOf('content', namespace, digest));
   return [
     content(manifest, parts),
-    content(config, [snapshotKey(layers.length - 1)]),
+    content(config, chain.slice(-1)),
     ...layers.map((layer) => content(layer)),
-    ...layers
-      .map((_, at): [Key, Data] => [
-        snapshotKey(at),
-        {
-          ...{ labels: '*', kind: 'committed', parent: at === 0 ? '' : (chain[at - 1] ?? ''), stamp: '*' },
-          ...{ _marks: marks[at] ?? '', _directory: '*' },
-        },
-      ])
+    ...chain
+      .map((key, at): [Key, Data] => {
+        const parent = at === 0 ? '' : partsOf(chain[at - 1] ?? '').id.slice(snapshotter.length + 1);
+        const notes = { _marks: marks[at] ?? '', _directory: '*' };
+        return [key, { labels: '*', kind: 'committed', parent, stamp: '*', ...notes }];
+      })
       .reverse(),
   ];
 }
@@ -51,11 +59,16 @@ export async function pullImage(world: World): Promise<void> {
   await world.withLocks({ write: [key, ...parts.map(([part]) => part)] }, async () => {
     const { digest, bytes } = built.manifest;
     const record: Data = { labels: labelsText({}), digest, size: String(bytes.length), stamp: '*' };
+    const isSure = (part: Key) =>
+      model.get(part) !== undefined && !model.isAtRisk(part) && !isPerhaps(model.get(part));
+    const isUnpacked = (layer: Key) => {
+      const at = built.layers.findIndex(({ digest }) => layer.endsWith(`|${digest}`));
+      return at >= 0 && model.get(snapshotKey(image, namespace, at)) !== undefined;
+    };
     const changes = parts.map(([part, data]): [Key, Data] => {
-      const stored = model.get(part);
-      // A layer that is unpacked already is left as it is.
-      const isLeft = part.startsWith('snapshot|') && stored !== undefined && !model.isAtRisk(part);
-      return [part, isLeft ? stored : data];
+      // A layer that is unpacked already is left as it is, and its blob is not fetched again.
+      if (part.startsWith('snapshot|') && isSure(part)) return [part, model.get(part) ?? data];
+      return [part, isUnpacked(part) && !isSure(part) ? { ...data, _perhaps: 'yes' } : data];
     });
     world.pulling.add(key);
     const request = {
@@ -84,7 +97,7 @@ export async function pullImage(world: World): Promise<void> {
     if (code !== 'OK') return;
     world.pulls++;
     world.pulling.delete(key);
-    for (const [part] of parts) model.seen(part);
+    for (const [part, data] of changes) if (!isPerhaps(data)) model.seen(part);
   });
 }
 

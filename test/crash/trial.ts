@@ -116,7 +116,7 @@ export class Trial {
   }
 
   #loadMs(least: number): number {
-    return this.#random.int(least, this.#random.chance(0.25) ? longLoadMsMax : loadMsMax);
+    return this.#random.int(least, this.#random.chance(0.15) ? longLoadMsMax : loadMsMax);
   }
 
   /** Brings the figures up to date. */

@@ -26,7 +26,7 @@ import {
   Violation,
 } from './model.ts';
 import { isHalfMade } from './mounts.ts';
-import { isIngestOfPull, leftByPull } from './pulls.ts';
+import { isIngestOfPull, isPerhaps, leftByPull } from './pulls.ts';
 import {
   containerData,
   contentData,
@@ -118,14 +118,15 @@ export async function verify(world: World, actual: Actual): Promise<void> {
   for (const [key, expected] of explained) {
     const there = actual.objects.get(key);
     if (there === undefined) {
-      if (expected === undefined || model.isAtRisk(key) || isHalfMade(expected)) continue;
+      if (expected === undefined || model.isAtRisk(key)) continue;
+      if (isHalfMade(expected) || isPerhaps(expected)) continue;
       throw model.violationOf([key, ...model.referrers(key)], `${key} is lost: ${JSON.stringify(expected)}`);
     }
     if (expected === undefined) throw model.violation(key, `is there again: ${JSON.stringify(there)}`);
     if (!matches(expected, there)) {
       throw model.violation(key, `is ${JSON.stringify(there)}, was ${JSON.stringify(expected)}`);
     }
-    const notes = Object.entries(expected).filter(([name]) => name.startsWith('_'));
+    const notes = Object.entries(expected).filter(([name]) => name[0] === '_' && name !== '_perhaps');
     found.set(key, { ...there, ...Object.fromEntries(notes) });
   }
   for (const [key, there] of actual.objects) {
@@ -153,7 +154,9 @@ function explain(model: Model, pending: Pending, actual: ReadonlyMap<Key, Data>)
     const holds = [...changes].every(([key, data]) => {
       const there = actual.get(key);
       // Everything that the last object needs was kept until it was there.
-      if (there === undefined) return data === undefined || (!isWhole && model.isAtRisk(key));
+      if (there === undefined) {
+        return data === undefined || isPerhaps(data) || (!isWhole && model.isAtRisk(key));
+      }
       return data !== undefined && matches(data, there);
     });
     if (holds) return changes;

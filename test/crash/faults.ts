@@ -74,11 +74,11 @@ export async function runFaults({ rounds, seed, say }: FaultsOptions): Promise<F
         await until('strace is attached', () => isTraced(trial.daemon.pid) || undefined);
         world.refusals = refusals;
         world.mayEnd = true;
-        await trial.work(workMs, 'leave');
+        await trial.work({ thenMs: workMs }, 'leave');
         // The tracer holds the end of the daemon up.
         await sleep(100);
         if (!trial.daemon.running()) ended++;
-        else await trial.work(random.int(1, 50), 'kill');
+        else await trial.work({ thenMs: random.int(1, 50) }, 'kill');
       } finally {
         trace.kill('SIGTERM');
         await Promise.race([exited, sleep(5_000)]);

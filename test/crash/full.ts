@@ -41,19 +41,19 @@ export async function runFullDisk({ cycles, seed, say }: FullOptions): Promise<T
     await trial.begin();
     for (let cycle = 1; cycle <= cycles; cycle++) {
       world.model.noteAll(`--- cycle ${cycle}: room`);
-      await trial.work(workMs, 'finish');
+      await trial.work({ thenMs: workMs }, 'finish');
       world.model.noteAll('the disk fills up');
       const refusedBefore = world.refused;
       world.refusals = refusals;
       fill(disk, filler, random.pick([0, 0, 4_096, 20_000, 100_000]));
-      await trial.work(workMs, 'finish');
+      await trial.work({ thenMs: workMs }, 'finish');
       fill(disk, filler, 0);
-      await trial.work(workMs, 'finish');
+      await trial.work({ thenMs: workMs }, 'finish');
       await trial.verifyAll();
       if (world.refused === refusedBefore) throw new Violation(`cycle ${cycle}: nothing was refused`);
       const isKilled = random.chance(0.4);
       if (isKilled) {
-        await trial.work(random.int(3, workMs), 'kill');
+        await trial.work({ thenMs: random.int(3, workMs) }, 'kill');
         await trial.checkOffline(false);
       }
       rmSync(filler);
@@ -61,7 +61,7 @@ export async function runFullDisk({ cycles, seed, say }: FullOptions): Promise<T
       world.model.noteAll(isKilled ? 'room again, daemon started anew' : 'room again');
       if (isKilled) await trial.start();
       await trial.verifyAll();
-      await trial.work(workMs, 'finish');
+      await trial.work({ thenMs: workMs }, 'finish');
       await trial.verifyAll();
       trial.stats.rounds++;
       if (cycle % 10 === 0) say(`${cycle} cycles, ${world.refused} requests refused`);

@@ -82,7 +82,10 @@ async function changeContainer(world: World): Promise<void> {
 async function changeImage(world: World): Promise<void> {
   const { random, model, calls } = world;
   const namespace = random.pick(namespaces);
-  const key = keyOf('image', namespace, `docker.io/library/i${random.int(0, 7)}:latest`);
+  const number = random.int(0, 7);
+  // Two of them are longer than the keys of the database below.
+  const tag = number < 2 ? 't'.repeat(2_000) : 'latest';
+  const key = keyOf('image', namespace, `docker.io/library/i${number}:${tag}`);
   const name = partsOf(key).id;
   await world.withLocks({ write: [key] }, async () => {
     const stored = model.get(key);

@@ -55,10 +55,20 @@ journal_bytes_max = 262144
 
 const concurrency = 8;
 const payloadCount = 40;
-const loadMsMax = 220;
-/** A daemon that has just started takes this long until it has pulled something. */
-const longLoadMsMax = 900;
+const operationsMax = 30;
+/** Sometimes more: a daemon that has just started takes long until it has pulled something. */
+const operationsLongMax = 120;
+/** From there until the kill. */
+const killAfterMsMax = 30;
+/** However slow the machine is. */
+const workMsMax = 60_000;
 const syncDeadlineMs = 60_000;
+
+/** How long random work goes on: until so many operations have begun, if it says so, and from then for a while. */
+export interface Load {
+  readonly operations?: number;
+  readonly thenMs: number;
+}
 
 export class Trial {
   readonly world: World;
@@ -100,10 +110,10 @@ export class Trial {
     this.world.model.noteAll(`--- round ${this.#round}`);
     const isQuiet = this.#random.chance(0.15);
     if (isQuiet) {
-      await this.work(this.#loadMs(10), 'finish');
+      await this.work(this.#load(10), 'finish');
       await this.collect();
     } else {
-      await this.work(this.#loadMs(3), 'kill');
+      await this.work(this.#load(1), 'kill');
     }
     await this.kill();
     await this.checkOffline(isQuiet);
@@ -115,8 +125,9 @@ export class Trial {
     this.tally();
   }
 
-  #loadMs(least: number): number {
-    return this.#random.int(least, this.#random.chance(0.15) ? longLoadMsMax : loadMsMax);
+  #load(least: number): Load {
+    const most = this.#random.chance(0.15) ? operationsLongMax : operationsMax;
+    return { operations: this.#random.int(least, most), thenMs: this.#random.int(0, killAfterMsMax) };
   }
 
   /** Brings the figures up to date. */
@@ -147,10 +158,16 @@ export class Trial {
    * Random operations by many workers; at the end the daemon is killed under them, or they finish what they do.
    * `leave` allows that the daemon ends by itself.
    */
-  async work(durationMs: number, then: 'kill' | 'finish' | 'leave'): Promise<void> {
+  async work({ operations, thenMs }: Load, then: 'kill' | 'finish' | 'leave'): Promise<void> {
     let over = false;
+    const enough = this.world.begun + (operations ?? Number.POSITIVE_INFINITY);
+    const begun = Promise.withResolvers<void>();
+    if (operations === undefined) begun.resolve();
     const worker = async (): Promise<void> => {
-      while (!over) await randomOperation(this.world)(this.world);
+      while (!over) {
+        await randomOperation(this.world)(this.world);
+        if (this.world.begun >= enough) begun.resolve();
+      }
     };
     const workers = Array.from({ length: concurrency }, () =>
       worker().catch((error: unknown) => {
@@ -159,7 +176,7 @@ export class Trial {
       }),
     );
     const settled = Promise.allSettled(workers);
-    await Promise.race([sleep(durationMs), settled]);
+    await Promise.race([begun.promise.then(() => sleep(thenMs)), sleep(workMsMax), settled]);
     over = true;
     if (then === 'kill') await this.kill();
     for (const result of await settled) if (result.status === 'rejected') throw result.reason;

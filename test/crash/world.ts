@@ -48,6 +48,7 @@ export class World {
   client: GrpcClient | undefined;
   /** No answer tells anything any more. */
   killed = false;
+  begun = 0;
   answered = 0;
   refused = 0;
   unanswered = 0;
@@ -107,6 +108,7 @@ export class World {
     { inSteps = false, last }: { inSteps?: boolean; last?: Key } = {},
   ): Promise<string> {
     const changesOf = ({ changes = [] }: Outcome): Changes => new Map(changes);
+    this.begun++;
     const pending = this.model.begin(text, outcomes.map(changesOf), last);
     let code = 'OK';
     let reply: unknown;

@@ -4,7 +4,7 @@ import { type NodePages, packNodes } from '../actors/metadata/gc/pages.ts';
 import { type MetadataStoreReader, tables } from '../actors/metadata/schema.ts';
 import type { Sys } from '../api/model/ports/sys.ts';
 import { layerJobFunctions } from '../io/jobs/layer-jobs.ts';
-import { openReader } from '../io/lmdb/store.ts';
+import { openTablesReader } from '../io/journal/long-keys.ts';
 import { treeJobFunctions } from '../io/snapshotters/jobs.ts';
 import { subvolumeJobFunctions } from '../io/snapshotters/subvolume-jobs.ts';
 import { createSys } from '../io/sys/sys.ts';
@@ -36,7 +36,7 @@ export interface MarkedPages extends Omit<MarkResult, 'garbage'> {
 /** Finds what no root reaches, in the newest state of the store. */
 export function markGarbage(data: { storePath: string; nowNs: bigint }, context: JobContext): MarkedPages {
   if (store?.path !== data.storePath) {
-    store = { path: data.storePath, reader: openReader({ path: data.storePath, tables }) };
+    store = { path: data.storePath, reader: openTablesReader({ path: data.storePath, tables }) };
   }
   const { garbage, ...found } = store.reader.read((txn) => mark(txn, data.nowNs));
   const pages = packNodes(garbage);

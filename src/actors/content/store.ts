@@ -9,6 +9,7 @@ import { Info } from '../../api/proto/gen/services/content/v1/content.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import type { IngestRecord } from '../metadata/ingest-record.ts';
 import type { MetadataProtocol, MetadataReader } from '../metadata/protocol.ts';
+import { checkName } from '../metadata/schema.ts';
 import type {
   CleanupResult,
   ContentIoProtocol,
@@ -37,7 +38,6 @@ export interface ContentStoreDeps {
   readonly logError: (message: string, error: unknown) => void;
 }
 
-export const refLengthMax = 1024;
 export const writersMax = 65_536;
 /** Blobs looked at, and files put away, in one turn of a cleanup: some tenths of a millisecond. */
 const cleanupSliceLength = 16;
@@ -109,7 +109,7 @@ class LocalContentStore implements ContentStore {
 
   async openWriter(request: OpenWriterRequest): Promise<Writer> {
     const { namespace, ref, lease, expected } = request;
-    checkRef(ref);
+    checkName(ref, 'content ref');
     if (expected !== undefined && (await this.#known(namespace, expected, lease))) {
       throw fail('already-exists', `content ${expected}`);
     }
@@ -327,12 +327,4 @@ class LocalContentStore implements ContentStore {
 
 function lockKey(namespace: string, ref: string): string {
   return `${namespace}\0${ref}`;
-}
-
-function checkRef(ref: string): void {
-  if (ref === '') throw fail('invalid-argument', 'content ref must not be empty');
-  if (ref.includes('\0')) throw fail('invalid-argument', 'content ref must not contain a NUL byte');
-  if (Buffer.byteLength(ref) > refLengthMax) {
-    throw fail('invalid-argument', `content ref is longer than ${refLengthMax} bytes`);
-  }
 }

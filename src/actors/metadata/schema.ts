@@ -27,18 +27,19 @@ export type MetadataStoreReader = StoreReader<Table>;
 
 export const schemaVersion = 1;
 
-/** A part of a key, at most this many bytes of UTF-8: names longer than this cannot be stored. */
-export const keyBytesMax = 1900;
+/** The longest name of anything, in bytes of UTF-8: what containerd's database takes for a key. */
+export const nameBytesMax = 32_768;
+/** A key of several names; the journal writes two bytes for its length. */
+const keyBytesMax = 65_535;
 
 /** `<part>\0<part>...`: the namespace first, so that a namespace is one range. */
 export function keyOf(...parts: string[]): Buffer {
-  const text = parts.join('\0');
-  const key = Buffer.from(text, 'utf8');
+  const key = Buffer.from(parts.join('\0'), 'utf8');
   if (key.length > keyBytesMax) {
-    const last = parts.at(-1) ?? '';
+    const names = parts.map((part) => `"${part.slice(0, 64)}"`).join(', ');
     throw fail(
       'invalid-argument',
-      `"${last.slice(0, 64)}..." is too long: a key has at most ${keyBytesMax} bytes`,
+      `names are too long together: ${names} have more than ${keyBytesMax} bytes`,
     );
   }
   return key;
@@ -48,6 +49,12 @@ export function keyOf(...parts: string[]): Buffer {
 export function checkName(name: string, kind: string): void {
   if (name === '') throw fail('invalid-argument', `${kind} must not be empty`);
   if (name.includes('\0')) throw fail('invalid-argument', `${kind} must not contain a NUL byte`);
+  if (name.length > nameBytesMax / 3 && Buffer.byteLength(name) > nameBytesMax) {
+    throw fail(
+      'invalid-argument',
+      `${kind} "${name.slice(0, 64)}..." is too long: it may have ${nameBytesMax} bytes`,
+    );
+  }
 }
 
 /** All keys that begin with the given parts and a separator. */

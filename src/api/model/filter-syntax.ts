@@ -10,7 +10,7 @@ export interface Selector {
   readonly value: string;
 }
 
-export const filterLengthMax = 16 * 1024;
+export const filterLengthMax = 64 * 1024;
 
 const space = /[\s\u0085]/;
 const fieldRun = /[A-Za-z0-9_]+/y;

@@ -7,6 +7,7 @@ import { openStore } from '../lmdb/store.ts';
 import { checkpointKey, decodeCheckpointed, journalTable } from './checkpoint.ts';
 import { journalPaths, readJournal } from './device.ts';
 import { Layers, textOf } from './layers.ts';
+import { LongKeys, longTable } from './long-keys.ts';
 import { Memtable } from './memtable.ts';
 import { decodeFileHeader, type Row, rowsOf } from './record.ts';
 import { recover } from './recover.ts';
@@ -22,7 +23,8 @@ export function openOfflineStore<Table extends string>({
   path,
   tables,
 }: OfflineOptions<Table>): OfflineStore<Table> {
-  const lmdb = openOffline<Table | typeof journalTable>({ path, tables: [...tables, journalTable] });
+  const all = [...tables, journalTable, longTable as Table] as const;
+  const lmdb = openOffline<Table | typeof journalTable>({ path, tables: all });
   let rows: Row[];
   try {
     const stored = lmdb.read((txn) => txn.get(journalTable, checkpointKey));
@@ -35,11 +37,11 @@ export function openOfflineStore<Table extends string>({
   const memtable = new Memtable<Table>();
   for (const { table, key, value } of rows) memtable.set(table as Table, textOf(key), value ?? null);
   return {
-    read: (work) => lmdb.read((txn) => work(new Layers(() => [memtable], txn))),
+    read: (work) => lmdb.read((txn) => work(new LongKeys(new Layers(() => [memtable], txn), () => true))),
     async compactTo(directory) {
       await lmdb.compactTo(directory);
       // The copy begins a journal of its own, so that it must hold what is in this one.
-      const copy = openStore({ path: directory, tables: [...tables, journalTable] });
+      const copy = openStore({ path: directory, tables: all });
       copy.write((txn) => {
         for (const { table, key, value } of rows) {
           if (value === undefined) txn.delete(table as Table, key);

@@ -15,6 +15,7 @@ import {
   journalTable,
 } from './checkpoint.ts';
 import { openJournal } from './device.ts';
+import { longTable } from './long-keys.ts';
 import type { JournalLimits } from './parts.ts';
 import { JournalStore } from './store.ts';
 
@@ -29,7 +30,7 @@ export function openJournaled<Table extends string>(options: JournaledOptions<Ta
   const { path, tables, mapSizeBytes, allocate, checkpointer, limits, warn } = options;
   const lmdb = openBase<Table | typeof journalTable>({
     path,
-    tables: [...tables, journalTable],
+    tables: [...tables, journalTable, longTable as Table],
     allocate,
     ...(mapSizeBytes === undefined ? {} : { mapSizeBytes }),
   });
@@ -51,7 +52,7 @@ export class LocalCheckpointer implements Checkpointer {
   readonly #store: ReturnType<typeof openStore<string>>;
 
   constructor(options: LmdbOptions<string> & { onDead?: (error: unknown) => void }) {
-    this.#store = openStore({ ...options, tables: [...options.tables, journalTable] });
+    this.#store = openStore({ ...options, tables: [...options.tables, journalTable, longTable] });
   }
 
   async run(job: CheckpointJob): Promise<void> {

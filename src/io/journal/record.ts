@@ -14,7 +14,6 @@ import { fail } from '../../api/model/errors.ts';
 export const blockBytes = 4096;
 export const journalVersion = 1;
 export const idBytes = 16;
-export const keyLengthMax = 65_535;
 
 const fileMagic = Buffer.from('troupe journal\n\0', 'latin1');
 const recordMagic = 0x4a_52_54_01;

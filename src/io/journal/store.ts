@@ -9,9 +9,10 @@ import type { JournaledStore, Write } from '../../api/model/ports/journaled-stor
 import type { ReadTxn } from '../../api/model/ports/store.ts';
 import type { JournalDevice } from './device.ts';
 import { Layers, textOf } from './layers.ts';
+import { isLong, LongKeys, longTable, shortened } from './long-keys.ts';
 import { Memtable, type Totals } from './memtable.ts';
 import { type Base, type JournalDeps, type JournalLimits, journalLimitsDefault } from './parts.ts';
-import { keyLengthMax, RecordWriter, rowsOf } from './record.ts';
+import { RecordWriter, rowsOf } from './record.ts';
 import { recover } from './recover.ts';
 import { JournalTail } from './tail.ts';
 
@@ -47,6 +48,8 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
   readonly #limits: JournalLimits;
   readonly #warn: (message: string, error: unknown) => void;
 
+  /** Whether a key that is too long for the tables was ever stored. */
+  #hasLong: boolean;
   #gathering: Draft<Table> = newDraft(new RecordWriter());
   #spareWriter = new RecordWriter();
   #writing: Draft<Table> | undefined;
@@ -85,8 +88,10 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
     this.#sequence = this.#checkpointed = base.checkpointed()?.sequence ?? 0;
     this.#tail = new JournalTail(journal.devices[0], pace);
     this.#spare = journal.devices[1];
-    this.draft = new Layers(() => this.#layersOfDraft, base);
-    this.#view = new Layers(() => this.#layersOfView, base);
+    this.#hasLong = base.count(longTable as Table) > 0;
+    const whole = (txn: ReadTxn<Table>) => new LongKeys(txn, () => this.#hasLong);
+    this.draft = whole(new Layers(() => this.#layersOfDraft, base));
+    this.#view = whole(new Layers(() => this.#layersOfView, base));
     this.#replay(journal.devices);
     this.#relayer();
     if (this.#frozen !== undefined) this.#runCheckpoint(this.#frozen);
@@ -101,21 +106,22 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
   /** As many as there are, or more: a row that is in memory and in the tables counts twice. */
   count(table: Table): number {
     this.#mustBeOpen();
-    const inMemory = this.#layersOfView.reduce((sum, layer) => sum + (layer.rows(table)?.size ?? 0), 0);
-    return this.#base.count(table) + inMemory;
+    const countIn = (one: Table) =>
+      this.#layersOfView.reduce((sum, layer) => sum + (layer.rows(one)?.size ?? 0), this.#base.count(one));
+    return countIn(table) + (this.#hasLong ? countIn(longTable as Table) : 0);
   }
 
-  apply(writes: readonly Write<Table>[]): void {
-    if (writes.length === 0) return;
+  apply(given: readonly Write<Table>[]): void {
+    if (given.length === 0) return;
     this.#mustBeOpen();
     if (this.#toUndo) throw fail('unavailable', `${this.#tail.device.name} cannot be written`);
+    const long = given.some(({ key }) => isLong(key));
+    const writes = long ? given.map(shortened) : given;
+    this.#hasLong ||= long;
     const { rows, writer } = this.#gathering;
     const totals = { ...rows.totals };
     let deletes = 0;
     for (const { key, value } of writes) {
-      if (key.length > keyLengthMax) {
-        throw fail('invalid-argument', `a key of ${key.length} bytes is longer than ${keyLengthMax} bytes`);
-      }
       this.#base.addTo(totals, key.length, value?.length ?? 0);
       if (value === undefined) deletes++;
     }
@@ -418,6 +424,7 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
           this.#base.addTo(this.#active.totals, key.length, value?.length ?? 0);
           const row = value === undefined ? null : Uint8Array.from(value);
           this.#active.set(table as Table, textOf(key), row);
+          this.#hasLong ||= table === longTable;
         }
         this.#sequence = record.sequence;
         this.#tail.moveTo(device, record.end);

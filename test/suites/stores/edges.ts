@@ -5,12 +5,13 @@ import {
   HealthDefinition,
 } from '../../../src/api/proto/gen/grpc/health/v1/health.ts';
 import { ContainersDefinition } from '../../../src/api/proto/gen/services/containers/v1/containers.ts';
-import { ContentDefinition } from '../../../src/api/proto/gen/services/content/v1/content.ts';
+import { ContentDefinition, WriteAction } from '../../../src/api/proto/gen/services/content/v1/content.ts';
 import { EventsDefinition } from '../../../src/api/proto/gen/services/events/v1/events.ts';
 import { ImagesDefinition } from '../../../src/api/proto/gen/services/images/v1/images.ts';
 import { IntrospectionDefinition } from '../../../src/api/proto/gen/services/introspection/v1/introspection.ts';
 import { LeasesDefinition } from '../../../src/api/proto/gen/services/leases/v1/leases.ts';
 import { NamespacesDefinition } from '../../../src/api/proto/gen/services/namespaces/v1/namespace.ts';
+import { SnapshotsDefinition } from '../../../src/api/proto/gen/services/snapshots/v1/snapshots.ts';
 import { TasksDefinition } from '../../../src/api/proto/gen/services/tasks/v1/tasks.ts';
 import { VersionDefinition } from '../../../src/api/proto/gen/services/version/v1/version.ts';
 import type { CallOptions } from '../../fixtures/grpc.ts';
@@ -94,6 +95,88 @@ export async function edgesSuite(suite: Suite): Promise<void> {
     );
     assert.deepEqual(ids, ['fits', 'second']);
     for (const id of ids) await client.call(ContainersDefinition, 'delete', { id }, at);
+  });
+
+  await suite.test('names of tens of thousands of bytes are names like others', async (given) => {
+    const { client, at, subject } = given;
+    const { snapshotter } = subject;
+    const target = { digest: `sha256:${'0'.repeat(64)}`, size: 1n, mediaType: 'a/b' };
+    // They differ at their ends alone, around every limit that a database may have.
+    const names = [1899, 1900, 1901, 1978, 3000, 3000, 32_767].map((bytes, i) => 'n'.repeat(bytes) + (i % 3));
+    for (const name of names.toReversed()) {
+      await client.call(ImagesDefinition, 'create', { image: { name, target } }, at);
+    }
+    const sorted = [...new Set(names)].sort();
+    const listed = async () =>
+      (await client.call(ImagesDefinition, 'list', {}, at)).images.map(({ name }) => name);
+    assert.ok(sorted.length === names.length && (await listed()).join() === sorted.join());
+    const [longest = ''] = names.slice(-1);
+    await refused(
+      client.call(ImagesDefinition, 'create', { image: { name: longest, target } }, at),
+      'ALREADY_EXISTS',
+    );
+    assert.equal((await client.call(ImagesDefinition, 'get', { name: longest }, at)).image?.name, longest);
+    const filters = [`name==${longest}`];
+    assert.equal((await client.call(ImagesDefinition, 'list', { filters }, at)).images.length, 1);
+    await client.call(ImagesDefinition, 'delete', { name: longest }, at);
+    await refused(client.call(ImagesDefinition, 'get', { name: longest }, at), 'NOT_FOUND');
+    assert.ok((await listed()).join() === sorted.filter((name) => name !== longest).join());
+
+    const lease = 'l'.repeat(3000);
+    await client.call(LeasesDefinition, 'create', { id: lease }, at);
+    const inLease = { ...at, lease };
+    const [key, top, child] = ['k', 't', 'c'].map((first) => first.repeat(longest.length)) as [
+      string,
+      string,
+      string,
+    ];
+    await client.call(SnapshotsDefinition, 'prepare', { snapshotter, key }, inLease);
+    await client.call(SnapshotsDefinition, 'commit', { snapshotter, key, name: top }, inLease);
+    await client.call(SnapshotsDefinition, 'prepare', { snapshotter, key: child, parent: top }, inLease);
+    await refused(
+      client.call(SnapshotsDefinition, 'remove', { snapshotter, key: top }, at),
+      'FAILED_PRECONDITION',
+    );
+    const { resources } = await client.call(LeasesDefinition, 'listResources', { id: lease }, at);
+    assert.deepEqual(
+      resources.map(({ id }) => id),
+      [child, top],
+    );
+    const infos = (await client.list(SnapshotsDefinition, 'list', { snapshotter }, at)).flatMap(
+      ({ info }) => info,
+    );
+    assert.deepEqual(
+      infos.map(({ name, parent }) => [name, parent]),
+      [
+        [child, top],
+        [top, ''],
+      ],
+    );
+    // Everything is known again by its long name when garbage is looked for.
+    await client.call(LeasesDefinition, 'create', { id: 'collector' }, at);
+    await client.call(LeasesDefinition, 'delete', { id: 'collector', sync: true }, at);
+    await client.call(SnapshotsDefinition, 'stat', { snapshotter, key: child }, at);
+    await client.call(LeasesDefinition, 'delete', { id: lease, sync: true }, at);
+    for (const gone of [child, top]) {
+      await refused(client.call(SnapshotsDefinition, 'stat', { snapshotter, key: gone }, at), 'NOT_FOUND');
+    }
+
+    const ref = 'r'.repeat(longest.length);
+    const write = { action: WriteAction.WRITE, ref, data: Buffer.from('x'), offset: 0n };
+    await client.exchange(ContentDefinition, 'write', [write], at);
+    assert.equal((await client.call(ContentDefinition, 'status', { ref }, at)).status?.ref, ref);
+    await client.call(ContentDefinition, 'abort', { ref }, at);
+    await refused(client.call(ContentDefinition, 'status', { ref }, at), 'NOT_FOUND');
+  });
+
+  await suite.test('a name that no database takes is refused', async ({ client, at, subject, isOld }) => {
+    const { snapshotter } = subject;
+    const lease = 'l';
+    await client.call(LeasesDefinition, 'create', { id: lease }, at);
+    const request = { snapshotter, key: 'k'.repeat(32_769) };
+    const prepare = client.call(SnapshotsDefinition, 'prepare', request, { ...at, lease });
+    // containerd's database takes it for the snapshot, not for the lease, and it hands on what that says.
+    await refused(prepare, isOld ? 'UNKNOWN' : 'INVALID_ARGUMENT', /too (large|long)/);
   });
 
   await suite.test('health: the daemon as a whole, and nothing else', async ({ client }) => {

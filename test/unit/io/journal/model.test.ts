@@ -66,6 +66,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 const reaches = (mask: number) => (block: number) => (mask & (1 << (block & 7))) !== 0;
 const tables = ['a', 'b'];
 const tableOf = (key: number) => tables[key % 2] as string;
+/** Every third is too long for the tables; the long ones differ at their ends, which no head shows. */
+const keyOf = (key: number) => (key % 3 === 0 ? `k${'x'.repeat(2000 + key)}` : `k${key}`);
 
 class World {
   readonly tables = new FakeTables();
@@ -105,13 +107,13 @@ class World {
     if (this.store.busy() !== undefined) return;
     const next = new Map(this.contents.at(-1) as Content);
     const writes = changes.map(({ key, length }) => {
-      const name = `${tableOf(key)}/k${key}`;
+      const name = `${tableOf(key)}/${keyOf(key)}`;
       const value = `${++this.serial}:`.padEnd(length, 'x');
       if (length === 0) next.delete(name);
       else next.set(name, value);
       return {
         table: tableOf(key),
-        key: Buffer.from(`k${key}`),
+        key: Buffer.from(keyOf(key)),
         value: length === 0 ? undefined : Buffer.from(value),
       };
     });

@@ -16,6 +16,10 @@ export interface TaskSubject extends TaskSide {
   readonly daemon?: DaemonOptions;
   /** The shim of Debian's containerd (1.6) lets the runtime refuse an exec after init's end: Unknown. */
   readonly oldShim?: boolean;
+  /** The cgroups that its containers have count nothing and limit nothing. */
+  readonly noControllers?: boolean;
+  /** Version of the cgroups that statistics come from, where it is known. */
+  readonly cgroups?: 1 | 2;
 }
 
 export function taskSuite(name: string, subject: TaskSubject): void {
@@ -231,17 +235,19 @@ export function taskSuite(name: string, subject: TaskSubject): void {
       await refuses(code.unknown, tasks.call('delete', { containerId: id }));
       await tasks.call('resume', { containerId: id });
       assert.equal(await statusOf(id), Status.RUNNING);
-      const limit = 64 * 1024 * 1024;
+      const limits = subject.noControllers ? {} : { memory: { limit: 64 * 1024 * 1024 } };
       await tasks.call('update', {
         containerId: id,
         resources: {
           typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources',
-          value: Buffer.from(JSON.stringify({ memory: { limit } })),
+          value: Buffer.from(JSON.stringify(limits)),
         },
       });
       const { metrics } = await tasks.call('metrics', { filters: [`id==${id}`] });
       assert.equal(metrics.length, 1);
-      assert.match(metrics[0]?.data?.typeUrl ?? '', /^io\.containerd\.cgroups\.v[12]\.Metrics$/);
+      const [, version] =
+        /^io\.containerd\.cgroups\.v([12])\.Metrics$/.exec(metrics[0]?.data?.typeUrl ?? '') ?? [];
+      assert.equal(version, String(subject.cgroups ?? version ?? 'none'));
       await tasks.kill(id, 9, '', true);
       await tasks.wait(id);
       await refuses(

@@ -111,9 +111,9 @@ async function activate(
   signal: AbortSignal,
 ): Promise<Activated> {
   const { metadata, points, handlers } = state;
-  const { namespace, name, lease, labels, mounts, temporary } = request;
+  const { namespace, name, lease, labels, mounts, temporary, allowed = [] } = request;
   const plan = (id: number) =>
-    planMounts(mounts, { temporary, handlers, pathOf: (point) => points.pathOf(id, point) });
+    planMounts(mounts, { temporary, handlers, allowed, pathOf: (point) => points.pathOf(id, point) });
   // Who needs nothing of the daemon learns it before anything is written.
   plan(0);
   signal.throwIfAborted();

@@ -18,6 +18,8 @@ export interface PlanOptions {
   readonly temporary: boolean;
   /** Types that the daemon mounts itself. */
   readonly handlers: ReadonlySet<string>;
+  /** Types that whoever gets the rest mounts itself, transformations included; `*` at the end stands for any end. */
+  readonly allowed?: readonly string[];
   readonly pathOf: (point: number) => string;
 }
 
@@ -30,12 +32,16 @@ const optionPrefix = 'X-containerd.';
 /** Throws `unimplemented` when nothing needs the daemon: the caller then mounts everything itself. */
 export function planMounts(
   mounts: readonly Mount[],
-  { temporary, handlers, pathOf }: PlanOptions,
+  { temporary, handlers, allowed = [], pathOf }: PlanOptions,
 ): MountPlan {
   if (mounts.length > mountsMax)
     throw fail('invalid-argument', `an activation has at most ${mountsMax} mounts`);
-  const parsed = mounts.map((mount) => ({ mount, ...splitType(mount.type) }));
-  const lastHandled = parsed.findLastIndex(({ type }) => handlers.has(type));
+  const parsed = mounts.map((mount) =>
+    isAllowed(mount.type, allowed)
+      ? { mount, type: mount.type, transforms: [], handled: false }
+      : { mount, ...splitType(mount.type), handled: handlers.has(splitType(mount.type).type) },
+  );
+  const lastHandled = parsed.findLastIndex(({ handled }) => handled);
   const lastTransformed = parsed.findLastIndex(({ transforms }) => transforms.length > 0);
   if (!temporary && lastHandled < 0 && lastTransformed < 0) {
     throw fail('unimplemented', 'no mount needs the daemon: mount them directly');
@@ -69,6 +75,15 @@ export function planMounts(
   const source = active.at(-1)?.point;
   if (source === undefined) throw fail('invalid-argument', 'an activation needs at least one mount');
   return { steps, active, system: [{ type: 'bind', source, target: '', options: ['rbind'] }] };
+}
+
+/** Whether a mount may need the daemon: it has a transformation, or a type that the daemon mounts itself. */
+export function isSpecial(type: string, handlers: ReadonlySet<string>): boolean {
+  return handlers.has(type) || transformNames.some((name) => type.startsWith(`${name}/`));
+}
+
+function isAllowed(type: string, allowed: readonly string[]): boolean {
+  return allowed.some((one) => (one.endsWith('*') ? type.startsWith(one.slice(0, -1)) : type === one));
 }
 
 function splitType(type: string): { type: string; transforms: Transform[] } {

@@ -17,6 +17,8 @@ export interface MountsActorProtocol {
       mounts: readonly Mount[];
       labels: Map<string, string>;
       temporary: boolean;
+      /** Types that the caller mounts itself (see `PlanOptions`). */
+      allowed?: readonly string[];
     };
     reply: Activated;
   };

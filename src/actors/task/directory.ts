@@ -1,5 +1,5 @@
 // All tasks of the daemon: each with its shim under a supervisor of its own, made, found and recovered by key.
-import { codeOf, fail } from '../../api/model/errors.ts';
+import { codeOf, fail, messageOf } from '../../api/model/errors.ts';
 import type { ShimKey } from '../../api/model/ports/shim.ts';
 import type { DeleteResponse, StateResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import { actorChild, type ChildSpec, Supervisor } from '../../supervisor/supervisor.ts';
@@ -11,12 +11,15 @@ import { shimPath } from '../shim/protocol.ts';
 import { taskActor } from './actor.ts';
 import { type DeathDependencies, type Exit, publishDeath, publishExit } from './death.ts';
 import type { Verdict } from './lifecycle.ts';
+import type { TaskMounts } from './mounts.ts';
 import { type TaskCreate, type TaskProtocol, type Tasks, taskPath } from './protocol.ts';
 import { type KnownTasks, type RecoveryDependencies, recoverAll } from './recovery.ts';
 import type { TaskTimeouts } from './rpc.ts';
 
 export interface TaskDirectoryDependencies extends ShimDependencies, DeathDependencies, RecoveryDependencies {
   readonly taskTimeouts: TaskTimeouts;
+  /** Without it every mount is left to the shims. */
+  readonly mounts?: TaskMounts | undefined;
   /** How often one task or its shim may crash before it is given up. */
   readonly intensity?: { restartsMax: number; withinMs: number };
   /** How long shims have to report themselves what ended while there was no daemon. */
@@ -104,11 +107,17 @@ export class TaskDirectory implements Tasks {
     const task = this.#system.ref<TaskProtocol>(taskPath(key.namespace, key.id));
     const onAbort = () => task.cast('abandon', undefined);
     signal.addEventListener('abort', onAbort, { once: true });
+    let mounted = false;
     try {
+      const { launch, rootfs } = request;
+      const mounts = (await this.#deps.mounts?.activate(key, launch, rootfs, signal)) ?? rootfs;
+      mounted = mounts !== rootfs;
       if (signal.aborted) throw fail('canceled', 'context canceled');
-      return await task.call('create', request, { deadlineMs: Number.POSITIVE_INFINITY });
+      const forever = { deadlineMs: Number.POSITIVE_INFINITY };
+      return await task.call('create', mounted ? { ...request, rootfs: mounts } : request, forever);
     } catch (error) {
       await this.#running.stopChild(idOf(key));
+      if (mounted) await this.#unmount(key);
       throw error;
     } finally {
       signal.removeEventListener('abort', onAbort);
@@ -124,10 +133,23 @@ export class TaskDirectory implements Tasks {
       const response = await task.call('delete', undefined, { deadlineMs: Number.POSITIVE_INFINITY });
       // By the time of the answer the id is free again.
       await this.#running.stopChild(idOf(key));
+      await this.#unmount(key);
       return response;
     } catch (error) {
-      if (gone()) await this.#running.stopChild(idOf(key));
+      if (gone()) {
+        await this.#running.stopChild(idOf(key));
+        await this.#unmount(key);
+      }
       throw error;
+    }
+  }
+
+  /** The task is gone whether or not that succeeds: what stays is the next task's of this id, or the collector's. */
+  async #unmount(key: ShimKey): Promise<void> {
+    try {
+      await this.#deps.mounts?.deactivate(key);
+    } catch (error) {
+      this.#deps.log.warn('mounts of a task stay', { ...key, error: messageOf(error) });
     }
   }
 

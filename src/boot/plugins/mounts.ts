@@ -8,7 +8,7 @@ import type { Metadata } from './core.ts';
 import { type Daemon, pluginType, type Registration } from './types.ts';
 
 /** Types that the daemon mounts itself, as containerd's own daemon does. */
-const handlers: ReadonlySet<string> = new Set(['erofs']);
+export const mountHandlers: ReadonlySet<string> = new Set(['erofs']);
 
 export function mountsPlugin({ root, system, sys, directories, log }: Daemon): Registration {
   return {
@@ -19,7 +19,7 @@ export function mountsPlugin({ root, system, sys, directories, log }: Daemon): R
       const { metadata, reader } = context.get<Metadata>(pluginType.metadata);
       const directory = directories.plugin(pluginType.mounts, 'bolt');
       const points = createMountPoints({ sys, directory, root: directories.root, spawn: openSpawn });
-      const args = { metadata, reader, points, handlers, log };
+      const args = { metadata, reader, points, handlers: mountHandlers, log };
       await root.startChild(
         actorChild(system, 'mounts', mountsActor, args, { restart: 'permanent', path: mountsPath }),
       );

@@ -1,7 +1,9 @@
 // Tasks and their shims: what they need of this machine, and the socket on which shims report.
 import type { EventExchange } from '../../actors/events/protocol.ts';
+import type { MountsActorProtocol } from '../../actors/mounts/protocol.ts';
 import type { DeathDependencies } from '../../actors/task/death.ts';
 import { TaskDirectory } from '../../actors/task/directory.ts';
+import { createTaskMounts, type TaskMounts } from '../../actors/task/mounts.ts';
 import { taskTimeoutsDefault } from '../../actors/task/rpc.ts';
 import type { PluginInfoProvider } from '../../api/grpc/introspection.ts';
 import { runtimeInfoProvider } from '../../api/grpc/runtime-info.ts';
@@ -10,7 +12,9 @@ import { Container } from '../../api/proto/gen/services/containers/v1/containers
 import { ttrpcEventsService } from '../../api/ttrpc/events.ts';
 import { TtrpcServer } from '../../api/ttrpc/server.ts';
 import { openPeerCredentials } from '../../io/sys/peer.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
 import type { Metadata } from './core.ts';
+import { mountHandlers } from './mounts.ts';
 import { shimDependencies, shimRuntime } from './shims.ts';
 import { type Daemon, pluginType, type Registration } from './types.ts';
 
@@ -28,7 +32,7 @@ export function taskPlugin(daemon: Daemon): Registration {
   return {
     type: pluginType.runtime,
     id: 'task',
-    requires: [pluginType.event, pluginType.metadata],
+    requires: [pluginType.event, pluginType.metadata, pluginType.mounts],
     platforms: [platform],
     exports: { 'log-uri-schemes': 'fifo,binary,binary-v2,file' },
     required: true,
@@ -41,9 +45,16 @@ export function taskPlugin(daemon: Daemon): Registration {
         await metadata.call('events.forward', { envelopes });
       };
       const runtime = shimRuntime(daemon);
+      const mounts = createTaskMounts({
+        mounts: context.get<ActorRef<MountsActorProtocol>>(pluginType.mounts),
+        reader,
+        handlers: mountHandlers,
+        runtime,
+        log: daemon.log,
+      });
       const exitOf: ExitOf = ({ namespace, id }, pid) =>
         metadata.call('events.exitOf', { namespace, id, pid });
-      const tasks = taskDirectory(daemon, runtime, exitOf, async (envelopes) => {
+      const tasks = taskDirectory(daemon, { runtime, mounts }, exitOf, async (envelopes) => {
         try {
           await forward(envelopes);
         } catch (error) {
@@ -74,13 +85,14 @@ export function taskPlugin(daemon: Daemon): Registration {
 
 function taskDirectory(
   daemon: Daemon,
-  runtime: ShimRuntime,
+  { runtime, mounts }: { runtime: ShimRuntime; mounts: TaskMounts },
   exitOf: ExitOf,
   publish: Publish,
 ): TaskDirectory {
   return new TaskDirectory(daemon.system, {
     ...shimDependencies(daemon, runtime),
     taskTimeouts: taskTimeoutsDefault,
+    mounts,
     publish,
     exitOf,
     nowNs: () => daemon.clock.nowNs(),

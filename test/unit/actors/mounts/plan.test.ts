@@ -123,3 +123,22 @@ test('templates', () => {
     assert.throws(() => expand(bad), { code: 'invalid-argument' }, bad);
   }
 });
+
+test('what the caller mounts itself is left to it as it is', () => {
+  const options = {
+    temporary: false,
+    handlers: new Set(['erofs']),
+    pathOf: (point: number) => `/t/${point}`,
+  };
+  const mounts = [
+    mount('erofs', '/e'),
+    mount('mkdir/bind', '/b', ['X-containerd.mkdir.path=/x']),
+    mount('format/overlay'),
+  ];
+  assert.throws(() => planMounts(mounts, { ...options, allowed: ['erofs', 'mkdir/*', 'format/*'] }), {
+    code: 'unimplemented',
+  });
+  const made = planMounts(mounts.slice(0, 2), { ...options, allowed: ['mkdir/*'] });
+  assert.deepEqual(points(made), ['erofs /t/0']);
+  assert.deepEqual(shown(made.system), ['mkdir/bind /b X-containerd.mkdir.path=/x']);
+});

@@ -26,6 +26,8 @@ test('figures of containers, calls and actors', {
   await daemon.ctrOk(['images', 'pull', '--plain-http', ref]);
   await daemon.ctrOk(['run', '-d', ref, 'measured', 'sleep', '1000']);
   await daemon.ctr(['task', 'ps', 'missing']);
+  await daemon.ctrOk(['images', 'tag', ref, 'example.com/other']);
+  await daemon.ctrOk(['images', 'rm', '--sync', 'example.com/other']);
   const response = await fetch(`http://${address}/v1/metrics`);
   assert.match(response.headers.get('content-type') ?? '', /^text\/plain; version=0\.0\.4/);
   const text = await response.text();
@@ -37,6 +39,10 @@ test('figures of containers, calls and actors', {
     /^grpc_server_handled_total\{.*grpc_service="containerd\.services\.containers\.v1\.Containers",grpc_method="Get",grpc_code="NotFound"\} [1-9]/m,
   );
   assert.match(text, /^troupe_actors\{thread="main",actor="task"\} 1$/m);
+  assert.match(text, /^troupe_collections_total\{outcome="completed"\} [1-9]/m);
+  assert.match(text, /^troupe_collections_total\{outcome="failed"\} 0$/m);
+  assert.match(text, /^troupe_collection_marked_total [1-9]/m);
+  assert.match(text, /^troupe_collection_seconds_total\{step="mark"\} 0?\.?[0-9]/m);
   assert.match(text, /^troupe_heap_used_bytes\{thread="content"\} [1-9]/m);
   assert.equal((await fetch(`http://${address}/other`)).status, 404);
   assert.equal((await fetch(`http://${address}/v1/metrics`, { method: 'POST' })).status, 405);

@@ -7,6 +7,7 @@ import { type ActorRef, type Call, noReply, type Settled } from '../../superviso
 import type { MarkResult } from '../metadata/gc/mark.ts';
 import type { Node } from '../metadata/gc/references.ts';
 import type { MetadataProtocol } from '../metadata/protocol.ts';
+import { CollectionSums } from './figures.ts';
 import type { CollectionReport, GcProtocol } from './protocol.ts';
 
 /** Settings and defaults of containerd's scheduler, in its terms. */
@@ -62,6 +63,7 @@ interface State extends GcArgs {
   /** What the last collections took: nobody waits for them, but they are kept to a share of the time all the same. */
   costsMs: number[];
   ticking: boolean;
+  readonly sums: CollectionSums;
 }
 
 const costsKept = 10;
@@ -83,6 +85,7 @@ export const gcActor = defineActor<GcProtocol, Signal, State, GcArgs>({
       contentDirty: true,
       costsMs: [],
       ticking: true,
+      sums: new CollectionSums(),
     };
     context.after(args.schedule.startupDelayMs, { kind: 'tick' });
     return state;
@@ -93,6 +96,7 @@ export const gcActor = defineActor<GcProtocol, Signal, State, GcArgs>({
       if (!state.running) run(state, context);
       return noReply;
     },
+    figures: (state) => state.sums.figures(),
     committed(state, { mutations, deletions, contentDirty }, _call, context) {
       state.mutations += mutations;
       state.deletions += deletions;
@@ -115,8 +119,11 @@ export const gcActor = defineActor<GcProtocol, Signal, State, GcArgs>({
     const { outcome } = signal;
     const served = state.served;
     state.served = [];
-    if (outcome.ok) for (const call of served) call.reply(outcome.value);
-    else {
+    if (outcome.ok) {
+      state.sums.completed(outcome.value);
+      for (const call of served) call.reply(outcome.value);
+    } else {
+      state.sums.failed();
       state.log.error(`garbage collection failed: ${messageOf(outcome.error)}`, { error: outcome.error });
       for (const call of served) call.fail(outcome.error);
       // What was to be removed still is.

@@ -13,6 +13,12 @@ export interface CollectionReport {
   readonly cleanupMs: number;
 }
 
+/** Over all collections since the collector started; times of the completed ones. */
+export interface CollectionFigures extends CollectionReport {
+  readonly completed: number;
+  readonly failed: number;
+}
+
 export interface Committed {
   readonly mutations: number;
   /** Those that may have left records that nothing refers to. */
@@ -26,4 +32,5 @@ export interface GcProtocol {
   collect: { request: Record<string, never>; reply: CollectionReport };
   /** What a commit wrote, so that the collector knows when there is work. */
   committed: { request: Committed; reply: void };
+  figures: { request: Record<string, never>; reply: CollectionFigures };
 }

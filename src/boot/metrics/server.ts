@@ -1,5 +1,6 @@
 // Serves figures for Prometheus at /v1/metrics, as containerd does. Loaded only when an address is configured.
 import { createServer } from 'node:http';
+import { type GcProtocol, gcPath } from '../../actors/gc/protocol.ts';
 import type { TaskDirectory } from '../../actors/task/directory.ts';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import type { Log } from '../../api/model/ports/log.ts';
@@ -7,6 +8,7 @@ import { parseListenAddress } from '../../io/config/metrics.ts';
 import type { ActorSystem } from '../../supervisor/system.ts';
 import type { CallCounters } from './calls.ts';
 import { addTaskFigures } from './cgroups.ts';
+import { addCollectionFigures } from './collections.ts';
 import { DaemonFigures } from './daemon.ts';
 import { contentType, Exposition } from './exposition.ts';
 
@@ -74,8 +76,17 @@ async function collect(deps: MetricsDeps, figures: DaemonFigures): Promise<strin
   const build = { version: deps.version };
   exposition.add('containerd_build_info_total', 'counter', 'Version of the daemon.', 1, build);
   deps.calls.addTo(exposition);
-  await Promise.all([figures.addTo(exposition), addTasks(deps, exposition)]);
+  await Promise.all([
+    figures.addTo(exposition),
+    addCollections(deps, exposition),
+    addTasks(deps, exposition),
+  ]);
   return exposition.text();
+}
+
+async function addCollections({ system }: MetricsDeps, exposition: Exposition): Promise<void> {
+  const figures = await system.ref<GcProtocol>(gcPath).call('figures', {});
+  addCollectionFigures(exposition, figures);
 }
 
 async function addTasks(

@@ -1,12 +1,14 @@
 // Figures for Prometheus: the text format, the names of cgroup statistics, the counting of calls.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { CollectionSums } from '../../../../src/actors/gc/figures.ts';
 import type { BoundMethod } from '../../../../src/api/grpc/bind.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
 import { Metrics as MetricsV1 } from '../../../../src/api/proto/gen/cgroup1/metrics.ts';
 import { Metrics as MetricsV2 } from '../../../../src/api/proto/gen/cgroup2/metrics.ts';
 import { CallCounters } from '../../../../src/boot/metrics/calls.ts';
 import { addTaskFigures } from '../../../../src/boot/metrics/cgroups.ts';
+import { addCollectionFigures } from '../../../../src/boot/metrics/collections.ts';
 import { Exposition } from '../../../../src/boot/metrics/exposition.ts';
 
 test('samples stand below the help and type of their family, labels escaped', () => {
@@ -128,5 +130,30 @@ test('calls are counted by method and by how they ended', async () => {
     line('unary', 'Get', 'OK'),
     line('unary', 'Fail', 'NotFound'),
     line('server_stream', 'List', 'OK'),
+  ]);
+});
+
+test('collections are counted by outcome, what they removed by kind', () => {
+  const sums = new CollectionSums();
+  const times = { markMs: 2, sweepMs: 4, cleanupMs: 10 };
+  sums.completed({ removed: { content: 2 }, marked: 5, longestSweepMs: 1.5, ...times });
+  sums.completed({ removed: { content: 1, snapshot: 3 }, marked: 7, longestSweepMs: 0.5, ...times });
+  sums.failed();
+  const exposition = new Exposition();
+  addCollectionFigures(exposition, sums.figures());
+  const samples = exposition
+    .text()
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'));
+  assert.deepEqual(samples, [
+    'troupe_collection_longest_transaction_seconds 0.0015',
+    'troupe_collection_marked_total 12',
+    'troupe_collection_removed_total{kind="content"} 3',
+    'troupe_collection_removed_total{kind="snapshot"} 3',
+    'troupe_collection_seconds_total{step="mark"} 0.004',
+    'troupe_collection_seconds_total{step="sweep"} 0.008',
+    'troupe_collection_seconds_total{step="cleanup"} 0.02',
+    'troupe_collections_total{outcome="completed"} 2',
+    'troupe_collections_total{outcome="failed"} 1',
   ]);
 });

@@ -55,6 +55,9 @@ test('npm pack, npm install, and the daemon runs a container', async () => {
   ];
   const outcome = await run(bin('troupe'), args);
   assert.deepEqual(outcome, { code: 0, stdout: 'by the command line\n', stderr: '' });
+  // This pull is the daemon's.
+  const other = await registry.push(await busyboxImage({ Cmd: ['true'] }), 'library/busybox', 'other');
+  await runOk(bin('troupe'), [...args.slice(0, 4), 'pull', '--plain-http', other]);
   // The library is what the package exports.
   const program = "import('troupe').then((m) => console.log(typeof m.createClient))";
   const node = join(dir.path, 'node_modules/node/bin/node');

@@ -157,7 +157,8 @@ export class PluginChannel implements Disposable {
 
   async #connect(): Promise<{ grpc: Grpc; client: Client }> {
     // Loaded with the first such plugin: most daemons have none, and it takes 20 MB.
-    const grpc = await import('@grpc/grpc-js');
+    // A bundler gives what a CommonJS package exports as its default alone.
+    const { default: grpc } = await import('@grpc/grpc-js');
     const client = new grpc.Client(`unix:${this.address}`, grpc.credentials.createInsecure(), {
       'grpc.max_receive_message_length': messageBytesMax,
       'grpc.max_send_message_length': messageBytesMax,

@@ -22,7 +22,8 @@ export function grpcShimDialer(errorOfStatus: ErrorOfStatus): DialShim {
       throw fail('invalid-argument', `gRPC shim address "${address}" is not a path`);
     }
     // Loaded with the first such shim: most daemons never meet one, and it takes 20 MB.
-    const grpc = await import('@grpc/grpc-js');
+    // A bundler gives what a CommonJS package exports as its default alone.
+    const { default: grpc } = await import('@grpc/grpc-js');
     const client = new grpc.Client(`unix:${address}`, grpc.credentials.createInsecure(), {
       'grpc.max_receive_message_length': messageBytesMax,
       'grpc.max_send_message_length': messageBytesMax,

@@ -66,7 +66,8 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
 
   async function agentFor({ url, tls, connectMs }: HttpRequest): Promise<Agent | EnvHttpProxyAgent> {
     // Loaded when it is first needed: most daemons and commands never speak to a registry.
-    const undici = await import('undici');
+    // A bundler gives what a CommonJS package exports as its default alone.
+    const { default: undici } = await import('undici');
     // Loopback is never behind a proxy, whatever the environment says.
     const direct = isLoopback(url.host);
     const key = `${direct} ${tls.rejectUnauthorized} ${JSON.stringify([tls.ca, tls.client, connectMs])}`;

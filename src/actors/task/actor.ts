@@ -140,9 +140,8 @@ export const taskActor = defineActor<TaskProtocol, TaskSignal, TaskState, TaskAr
     start: (state, { execId }, call) =>
       relayTo(state, call, execId, async (task) => {
         const request = wire.StartRequest.create({ id: task.id, execId });
-        await task.call(methods.start, request, 'slowCallMs');
-        const { pid } = await task.state(execId);
-        return { pid };
+        const { pid } = await task.call(methods.start, request, 'slowCallMs');
+        return { pid: pid > 0 ? pid : (await task.state(execId)).pid };
       }),
 
     delete(state, _request, call, context) {

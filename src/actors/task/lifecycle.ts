@@ -35,13 +35,13 @@ export async function createTask(
     const { terminal, stdin, stdout, stderr, checkpoint, rootfs } = request;
     const wanted = wire.CreateTaskRequest.create({ terminal, stdin, stdout, stderr, checkpoint });
     const { options } = request.launch;
-    await task.call(
+    const { pid } = await task.call(
       methods.create,
       { ...wanted, id: key.id, bundle: bundlePath, rootfs, options },
       'slowCallMs',
     );
-    const { taskPid } = await task.call(methods.connect, { id: key.id });
-    return { pid: taskPid };
+    // A task that is restored from a checkpoint has no process before its start.
+    return { pid: pid > 0 ? pid : (await task.call(methods.connect, { id: key.id })).taskPid };
   } catch (error) {
     // Whatever the shim has made of it; the caller's signal does not stop this.
     const undo = new ShimTask(key.id, shim, timeouts);

@@ -1,6 +1,5 @@
 // From the name of a runtime to the shim binary that serves it.
-import { constants } from 'node:fs';
-import { access, stat } from 'node:fs/promises';
+import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, isAbsolute, join, resolve } from 'node:path';
 import { fail } from '../../api/model/errors.ts';
 
@@ -30,15 +29,15 @@ export class BinaryResolver {
   async resolve(runtime: string): Promise<string> {
     if (runtime === '') throw fail('unknown', 'no runtime name');
     if (isAbsolute(runtime)) {
-      if (await isFile(runtime)) return runtime;
+      if (isFile(runtime)) return runtime;
       throw fail('unknown', `invalid custom binary path: stat ${runtime}: no such file or directory`);
     }
     const name = binaryNameOf(runtime);
     const known = this.#found.get(name);
-    if (known !== undefined && (await isFile(known))) return known;
+    if (known !== undefined && isFile(known)) return known;
     for (const directory of this.#directories) {
       const candidate = resolve(join(directory, name));
-      if (!(await isExecutable(candidate))) continue;
+      if (!isExecutable(candidate)) continue;
       this.#found.set(name, candidate);
       return candidate;
     }
@@ -46,15 +45,20 @@ export class BinaryResolver {
   }
 }
 
-async function isFile(path: string): Promise<boolean> {
-  const found = await stat(path).catch(() => undefined);
-  return found?.isFile() === true;
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
-async function isExecutable(path: string): Promise<boolean> {
-  if (!(await isFile(path))) return false;
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
-  );
+function isExecutable(path: string): boolean {
+  if (!isFile(path)) return false;
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }

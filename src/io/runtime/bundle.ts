@@ -1,23 +1,27 @@
 // Bundle directories: made with the modes that shims and containers expect, removed without ever reaching into a mount.
+// Small files and single calls are done at once: another thread's help would cost ten times what they take.
 import {
-  chmod,
-  chown,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  rmdir,
-  symlink,
-  unlink,
-  writeFile,
-} from 'node:fs/promises';
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmdirSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import { checkIdentifier } from '../../api/model/ids.ts';
 import type { Bundle, ShimAddress, ShimKey } from '../../api/model/ports/shim.ts';
 import { formatBootstrapFile, parseBootstrapFile } from './bootstrap.ts';
+import { codeIs, removeDirectory, type UnmountAll } from './removal.ts';
+
+export type { UnmountAll } from './removal.ts';
 
 export const runtimeDirectory = 'io.containerd.runtime.v2.task';
 
@@ -34,9 +38,6 @@ function directoryOf({ directory }: BundleRoots): string {
   return directory ?? runtimeDirectory;
 }
 
-/** Unmounts everything on and below a path, deepest first. */
-export type UnmountAll = (path: string) => Promise<void>;
-
 export function bundleOf(roots: BundleRoots, { namespace, id }: ShimKey): Bundle {
   return {
     namespace,
@@ -46,27 +47,32 @@ export function bundleOf(roots: BundleRoots, { namespace, id }: ShimKey): Bundle
   };
 }
 
-function codeIs(error: unknown, ...codes: string[]): boolean {
-  return codes.includes(String((error as NodeJS.ErrnoException | null)?.code));
-}
-
-/** mkdir with this very mode, whatever the umask. */
-async function makeDirectory(path: string, mode: number, mayExist: boolean): Promise<void> {
+/** mkdir with this very mode, whatever the umask; makes what is missing above. */
+function makeDirectory(path: string, mode: number, mayExist: boolean): void {
   try {
-    await mkdir(path, { mode });
+    mkdirSync(path, { mode });
   } catch (error) {
-    if (!mayExist || !codeIs(error, 'EEXIST')) throw error;
-    return;
+    if (codeIs(error, 'ENOENT')) {
+      makeTree(path);
+      mkdirSync(path, { mode });
+    } else if (mayExist && codeIs(error, 'EEXIST')) return;
+    else throw error;
   }
-  await chmod(path, mode);
+  chmodSync(path, mode);
 }
 
-async function makeTree(bundlePath: string): Promise<void> {
+function makeTree(bundlePath: string): void {
   const namespaceDirectory = dirname(bundlePath);
   const runtime = dirname(namespaceDirectory);
-  await mkdir(dirname(runtime), { recursive: true, mode: 0o711 });
-  await makeDirectory(runtime, 0o711, true);
-  await makeDirectory(namespaceDirectory, 0o711, true);
+  mkdirSync(dirname(runtime), { recursive: true, mode: 0o711 });
+  for (const path of [runtime, namespaceDirectory]) {
+    try {
+      mkdirSync(path, { mode: 0o711 });
+      chmodSync(path, 0o711);
+    } catch (error) {
+      if (!codeIs(error, 'EEXIST')) throw error;
+    }
+  }
 }
 
 /** The host gid that the container's gid 0 maps to, from the OCI spec; 0 without user namespace. */
@@ -87,27 +93,27 @@ export function rootGidOf(spec: Uint8Array): number {
   return 0;
 }
 
-export async function createBundle(bundle: Bundle, spec: Uint8Array | undefined): Promise<void> {
+export async function createBundle(
+  bundle: Bundle,
+  spec: Uint8Array | undefined,
+  unmountAll: UnmountAll,
+): Promise<void> {
   const gid = spec === undefined || spec.length === 0 ? 0 : rootGidOf(spec);
-  await makeTree(bundle.path);
-  await makeTree(bundle.workPath);
   try {
-    await makeDirectory(bundle.path, 0o700, false);
+    makeDirectory(bundle.path, 0o700, false);
   } catch (error) {
     throw fail('unknown', `bundle ${bundle.path}: ${messageOf(error)}`, error);
   }
   try {
     if (gid !== 0) {
-      await chown(bundle.path, -1, gid);
-      await chmod(bundle.path, 0o710);
+      chownSync(bundle.path, -1, gid);
+      chmodSync(bundle.path, 0o710);
     }
-    await makeDirectory(join(bundle.path, 'rootfs'), 0o711, false);
-    // A work directory without a bundle is what an earlier boot has left.
-    await removeWork(bundle.workPath);
-    await makeDirectory(bundle.workPath, 0o711, false);
-    await symlink(bundle.workPath, join(bundle.path, 'work'));
+    makeDirectory(join(bundle.path, 'rootfs'), 0o711, false);
+    await makeWork(bundle.workPath, unmountAll);
+    symlinkSync(bundle.workPath, join(bundle.path, 'work'));
     if (spec !== undefined && spec.length > 0) {
-      await writeFile(join(bundle.path, 'config.json'), spec, { flag: 'wx', mode: 0o666 });
+      writeFileSync(join(bundle.path, 'config.json'), spec, { flag: 'wx', mode: 0o666 });
     }
   } catch (error) {
     await rm(bundle.workPath, { recursive: true, force: true });
@@ -116,54 +122,67 @@ export async function createBundle(bundle: Bundle, spec: Uint8Array | undefined)
   }
 }
 
+/** A work directory without a bundle is what an earlier boot has left. */
+async function makeWork(path: string, unmountAll: UnmountAll): Promise<void> {
+  try {
+    makeDirectory(path, 0o711, false);
+  } catch (error) {
+    if (!codeIs(error, 'EEXIST')) throw error;
+    await removeDirectory(path, unmountAll);
+    makeDirectory(path, 0o711, false);
+  }
+}
+
 export async function removeBundle(bundle: Bundle, unmountAll: UnmountAll): Promise<void> {
   const rootfs = join(bundle.path, 'rootfs');
-  // Everything below is unmounted, not the rootfs alone: what follows deletes recursively.
-  await unmountAll(bundle.path);
   try {
-    await rmdir(rootfs);
-  } catch (error) {
-    if (!codeIs(error, 'ENOENT'))
+    removeRootfs(rootfs);
+  } catch {
+    // Something is mounted on it, most likely.
+    await unmountAll(bundle.path);
+    try {
+      removeRootfs(rootfs);
+    } catch (error) {
       throw fail('unknown', `remove rootfs ${rootfs}: ${messageOf(error)}`, error);
+    }
   }
-  await removeRenamed(bundle.path);
-  await unmountAll(bundle.workPath);
-  await removeWork(bundle.workPath);
+  await removeDirectory(bundle.path, unmountAll);
+  await removeDirectory(bundle.workPath, unmountAll);
 }
 
-async function removeWork(workPath: string): Promise<void> {
-  await removeRenamed(workPath);
-}
-
-/** A rename first, so that a half-deleted directory is never taken for a bundle. */
-async function removeRenamed(path: string): Promise<void> {
-  const doomed = join(dirname(path), `.${path.slice(dirname(path).length + 1)}`);
-  await rm(doomed, { recursive: true, force: true });
+/** Never more than an empty directory. */
+function removeRootfs(path: string): void {
   try {
-    await rename(path, doomed);
+    rmdirSync(path);
   } catch (error) {
-    if (codeIs(error, 'ENOENT')) return;
-    throw error;
+    if (!codeIs(error, 'ENOENT')) throw error;
   }
-  await rm(doomed, { recursive: true, force: true });
 }
 
 /** Replaces the work link of a bundle if it leads elsewhere. */
-async function repairWorkLink(bundle: Bundle): Promise<void> {
+function repairWorkLink(bundle: Bundle): void {
   const link = join(bundle.path, 'work');
-  const target = await readlink(link).catch(() => undefined);
-  if (target === bundle.workPath) return;
-  await makeTree(bundle.workPath);
-  await makeDirectory(bundle.workPath, 0o711, true);
-  await unlink(link).catch((error) => {
+  if (targetOf(link) === bundle.workPath) return;
+  makeDirectory(bundle.workPath, 0o711, true);
+  try {
+    unlinkSync(link);
+  } catch (error) {
     if (!codeIs(error, 'ENOENT')) throw error;
-  });
-  await symlink(bundle.workPath, link);
+  }
+  symlinkSync(bundle.workPath, link);
 }
 
-async function readText(path: string): Promise<string | undefined> {
+function targetOf(link: string): string | undefined {
   try {
-    return await readFile(path, 'utf8');
+    return readlinkSync(link);
+  } catch {
+    return undefined;
+  }
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
   } catch (error) {
     if (codeIs(error, 'ENOENT')) return undefined;
     throw error;
@@ -172,39 +191,39 @@ async function readText(path: string): Promise<string | undefined> {
 
 export async function saveAddress(bundle: Bundle, address: ShimAddress): Promise<void> {
   const temporary = join(bundle.path, '.bootstrap.json');
-  await writeFile(temporary, formatBootstrapFile(address), { mode: 0o644 });
-  await chmod(temporary, 0o644);
-  await rename(temporary, join(bundle.path, 'bootstrap.json'));
+  writeFileSync(temporary, formatBootstrapFile(address), { mode: 0o644 });
+  chmodSync(temporary, 0o644);
+  renameSync(temporary, join(bundle.path, 'bootstrap.json'));
 }
 
 export async function loadAddress(bundle: Bundle): Promise<ShimAddress | undefined> {
-  const text = await readText(join(bundle.path, 'bootstrap.json'));
+  const text = readText(join(bundle.path, 'bootstrap.json'));
   if (text !== undefined) return parseBootstrapFile(text);
-  const legacy = (await readText(join(bundle.path, 'address')))?.trim();
+  const legacy = readText(join(bundle.path, 'address'))?.trim();
   return legacy === undefined || legacy === '' ? undefined : parseBootstrapFile(legacy);
 }
 
 export async function saveSandbox(bundle: Bundle, sandboxId: string): Promise<void> {
-  await writeFile(join(bundle.path, 'sandbox'), sandboxId, { mode: 0o600 });
+  writeFileSync(join(bundle.path, 'sandbox'), sandboxId, { mode: 0o600 });
 }
 
 export async function loadSandbox(bundle: Bundle): Promise<string | undefined> {
-  return (await readText(join(bundle.path, 'sandbox'))) || undefined;
+  return readText(join(bundle.path, 'sandbox')) || undefined;
 }
 
 export async function saveBinary(bundle: Bundle, binary: string): Promise<void> {
-  await writeFile(join(bundle.path, 'shim-binary-path'), binary, { mode: 0o600 });
+  writeFileSync(join(bundle.path, 'shim-binary-path'), binary, { mode: 0o600 });
 }
 
 export async function loadBinary(bundle: Bundle): Promise<string | undefined> {
-  const path = await readText(join(bundle.path, 'shim-binary-path'));
+  const path = readText(join(bundle.path, 'shim-binary-path'));
   return path === undefined || path === '' ? undefined : path;
 }
 
-async function names(directory: string): Promise<string[]> {
+function names(directory: string): string[] {
   let found: string[];
   try {
-    found = await readdir(directory);
+    found = readdirSync(directory);
   } catch (error) {
     if (codeIs(error, 'ENOENT')) return [];
     throw error;
@@ -214,12 +233,19 @@ async function names(directory: string): Promise<string[]> {
 
 /** Deletes what a daemon that was killed had begun to delete. */
 async function finishRemovals(directory: string, unmountAll: UnmountAll): Promise<void> {
-  const entries = await readdir(directory).catch(() => []);
-  for (const name of entries) {
+  for (const name of entriesOf(directory)) {
     if (!name.startsWith('.') || !isIdentifier(name.slice(1))) continue;
     const doomed = join(directory, name);
     await unmountAll(doomed);
     await rm(doomed, { recursive: true, force: true });
+  }
+}
+
+function entriesOf(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
   }
 }
 
@@ -234,10 +260,8 @@ function isIdentifier(name: string): boolean {
 
 /** Of bundles and of work directories: a reboot may have erased the former. */
 export async function listNamespaces(roots: BundleRoots): Promise<string[]> {
-  const found = await Promise.all(
-    [roots.state, roots.root].map((dir) => names(join(dir, directoryOf(roots)))),
-  );
-  return [...new Set(found.flat())].sort();
+  const found = [roots.state, roots.root].flatMap((dir) => names(join(dir, directoryOf(roots))));
+  return [...new Set(found)].sort();
 }
 
 export async function listBundles(
@@ -248,14 +272,13 @@ export async function listBundles(
   const bundles: Bundle[] = [];
   const directory = join(roots.state, directoryOf(roots), namespace);
   await finishRemovals(directory, unmountAll);
-  for (const id of await names(directory)) {
+  for (const id of names(directory)) {
     const bundle = bundleOf(roots, { namespace, id });
-    const entries = await readdir(bundle.path).catch(() => []);
-    if (entries.length === 0) {
+    if (entriesOf(bundle.path).length === 0) {
       await rm(bundle.path, { recursive: true, force: true });
       continue;
     }
-    await repairWorkLink(bundle);
+    repairWorkLink(bundle);
     bundles.push(bundle);
   }
   return bundles;
@@ -269,10 +292,9 @@ export async function sweepWork(
 ): Promise<void> {
   const directory = join(roots.root, directoryOf(roots), namespace);
   await finishRemovals(directory, unmountAll);
-  for (const id of await names(directory)) {
+  for (const id of names(directory)) {
     if (keep.has(id)) continue;
     const { workPath } = bundleOf(roots, { namespace, id });
-    await unmountAll(workPath);
-    await removeWork(workPath);
+    await removeDirectory(workPath, unmountAll);
   }
 }

@@ -1,6 +1,5 @@
 // The fifo `log` of a bundle: what the shim writes there becomes lines of the daemon's log.
-import { close, constants, open } from 'node:fs';
-import { chmod, lstat } from 'node:fs/promises';
+import { chmodSync, close, constants, lstatSync, open } from 'node:fs';
 import { Socket } from 'node:net';
 import { promisify } from 'node:util';
 
@@ -40,9 +39,9 @@ export class LineSplitter {
 
 /** Makes the fifo; one that is there is left as it is. */
 export async function makeLog(path: string, makeFifo: (path: string, mode: number) => void): Promise<void> {
-  if ((await lstat(path).catch(() => undefined)) !== undefined) return;
+  if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) return;
   makeFifo(path, 0o700);
-  await chmod(path, 0o700);
+  chmodSync(path, 0o700);
 }
 
 /**
@@ -50,7 +49,7 @@ export async function makeLog(path: string, makeFifo: (path: string, mode: numbe
  * Where there is none, there is nothing to copy.
  */
 export async function copyLog(path: string, onLine: (line: string) => void): Promise<{ close(): void }> {
-  const found = await lstat(path).catch(() => undefined);
+  const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return { close() {} };
   const fd = await openFile(path, constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   if (!found.isFIFO()) {

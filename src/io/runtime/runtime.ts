@@ -1,5 +1,6 @@
 // The shim runtime of this machine: bundles on disk, shim binaries as child processes.
-import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import type { Spawn } from '../../api/model/ports/process.ts';
@@ -69,6 +70,14 @@ function annotationsOf(spec: Uint8Array | undefined): Record<string, string> {
     return parsed?.annotations ?? {};
   } catch {
     return {};
+  }
+}
+
+function readIfThere(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch {
+    return undefined;
   }
 }
 
@@ -146,7 +155,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     resolve: (runtime) => resolver.resolve(runtime),
     async createBundle(key, { spec }) {
       const bundle = bundles.bundleOf(config, key);
-      await bundles.createBundle(bundle, spec);
+      await bundles.createBundle(bundle, spec, deps.unmountAll);
       return bundle;
     },
     removeBundle: (bundle) => bundles.removeBundle(bundle, deps.unmountAll),
@@ -161,10 +170,9 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
         group: groupOf(grouping(), bundle.id, annotationsOf(spec)),
       });
       const path = address.slice('unix://'.length);
-      const found = await stat(path).catch(() => undefined);
-      if (found?.isSocket() !== true) return undefined;
+      if (statSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return undefined;
       // Says that it is wanted to a shim that would leave for want of containers.
-      await writeFile(`${path}.used`, '', { mode: 0o600 });
+      writeFileSync(`${path}.used`, '', { mode: 0o600 });
       return { version: 3, protocol: 'ttrpc', address };
     },
 
@@ -184,7 +192,7 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     async delete(bundle, { binary, timeoutMs, expected }): Promise<DeleteResponse> {
       // What the command would print of a container that was deleted in good order.
       if (basename(binary) === troupeShimBinary) {
-        const left = await readFile(join(bundle.path, deletedFile)).catch(() => undefined);
+        const left = readIfThere(join(bundle.path, deletedFile));
         if (left !== undefined) return DeleteResponse.decode(left);
       }
       const output = await runCommand(deps.spawn, {

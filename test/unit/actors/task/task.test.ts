@@ -54,6 +54,9 @@ test('an id is taken while its task is made and until it is deleted', options, a
   await assert.rejects(fake.create(), { code: 'already-exists' });
 });
 
+/** A shim that has no process to tell of when it has created a task: it is asked once more. */
+const noPid = { create: async () => ({ pid: 0 }) };
+
 test('failures on the way to a task are undone', options, async (t) => {
   const cases: [string, Fake['options'], string[]][] = [
     [
@@ -73,7 +76,7 @@ test('failures on the way to a task are undone', options, async (t) => {
     ],
     [
       'connect',
-      { shim: { connect: () => Promise.reject(fail('internal', 'no')) } },
+      { shim: { ...noPid, connect: () => Promise.reject(fail('internal', 'no')) } },
       ['web:start', 'web.create', 'web.connect', 'web.delete', 'web.shutdown', 'web:delete', 'web:remove'],
     ],
   ];
@@ -93,7 +96,7 @@ test('a shim that dies on the way to a task is cleaned up, and nobody hears of i
       void fake.servers.get('web')?.close();
       return silence();
     };
-    fake.options.shim = { [name]: die };
+    fake.options.shim = { ...noPid, [name]: die };
     await assert.rejects(fake.create(), { code: 'unknown', message: 'ttrpc: closed' });
     await fake.until(() => isGone(fake));
     assert.deepEqual(

@@ -99,7 +99,7 @@ test('a bundle has the modes that shims expect, and goes without a trace', async
   await assert.rejects(runtime.createBundle(key, { spec }), { code: 'unknown' });
   assert.ok(existsSync(join(bundle.path, 'config.json')));
   await runtime.removeBundle(bundle);
-  assert.deepEqual(unmounted, [bundle.path, bundle.workPath]);
+  assert.deepEqual(unmounted, [], 'nothing can be mounted where there are only files');
   assert.deepEqual(readdirSync(join(bundle.path, '..')), []);
   assert.deepEqual(readdirSync(join(bundle.workPath, '..')), []);
   await runtime.removeBundle(bundle);

@@ -34,6 +34,12 @@ export class ContainerDirectory {
     return this.#system.ref(path);
   }
 
+  /** All of them by id. */
+  all(): Map<string, ActorRef<ContainerProtocol>> {
+    const ids = this.#supervisor.children().flatMap(({ id, alive }) => (alive ? [id] : []));
+    return new Map(ids.map((id) => [id, this.#system.ref<ContainerProtocol>(containerPath(id))]));
+  }
+
   has(id: string): boolean {
     return this.#system.alive(containerPath(id));
   }

@@ -8,7 +8,7 @@ import { actorChild, type ChildSpec, Supervisor } from '../../supervisor/supervi
 import type { ActorSystem } from '../../supervisor/system.ts';
 import type { ActorRef, CallOptions } from '../../supervisor/types.ts';
 import { type ShimArgs, shimActor } from '../shim/actor.ts';
-import type { ShimDependencies } from '../shim/live.ts';
+import type { LiveShim, ShimDependencies } from '../shim/live.ts';
 import type { ShimProtocol } from '../shim/protocol.ts';
 import { type KnownTasks, type RecoveryDependencies, recoverAll } from '../task/recovery.ts';
 import { type Method, ShimService } from '../task/rpc.ts';
@@ -92,7 +92,7 @@ export class ShimSandboxes implements SandboxController {
     const args: ShimArgs = {
       key,
       record: { launched, registered: false },
-      deps: this.#deps,
+      deps: { ...this.#deps, probe: (live, options) => this.#isThere(key, live, options) },
       // Whoever waits for the sandbox hears of its end by that.
       onDeath: async () => undefined,
       fallbackRuntime,
@@ -101,6 +101,17 @@ export class ShimSandboxes implements SandboxController {
     await this.#supervisor.startChild({
       ...actorChild(this.#system, idOf(key), shimActor, args, { restart: 'temporary', path }),
     });
+  }
+
+  async #isThere(
+    { id }: ShimKey,
+    { connection }: LiveShim,
+    options: { deadlineMs: number; signal: AbortSignal },
+  ): Promise<void> {
+    const request = wire.SandboxStatusRequest.encode(
+      wire.SandboxStatusRequest.create({ sandboxId: id }),
+    ).finish();
+    await connection.call(fullName, methods.sandboxStatus.name, request, options);
   }
 
   /** One whose shim has died is absent to clients already while the last of it is cleaned up: its id is soon free. */

@@ -41,6 +41,8 @@ export interface ShimDependencies {
   readonly log: Log;
   readonly timeouts: ShimTimeouts;
   readonly revivals: Revivals;
+  /** What tells whether a successor has taken over; default: the State of a task of the bundle's id. */
+  readonly probe?: (live: LiveShim, options: { deadlineMs: number; signal: AbortSignal }) => Promise<unknown>;
 }
 
 export interface LiveShim {
@@ -207,13 +209,13 @@ export async function loadShim(
   try {
     const address = await runtime.loadAddress(bundle);
     if (address === undefined) throw fail('not-found', 'the bundle names no address');
+    const joined = (await runtime.loadSandbox(bundle)) !== undefined;
     const connection = await dialPatiently(deps, key, address, stopping).catch(async (error) => {
-      const dead = { bundle, binary, address, joined: false, logFifo: undefined };
+      const dead = { bundle, binary, address, joined, logFifo: undefined };
       const revived = await reviveShim(deps, dead, stopping);
       if (revived === undefined) throw error;
       return revived.connection;
     });
-    const joined = (await runtime.loadSandbox(bundle)) !== undefined;
     const { version } = address;
     const live: LiveShim = { bundle, binary, address, joined, connection, logFifo: undefined, version };
     void reopenLog(deps, live);

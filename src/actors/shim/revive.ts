@@ -32,18 +32,21 @@ export async function reviveShim(
   dead: Omit<LiveShim, 'connection' | 'version'>,
   stopping: AbortSignal,
 ): Promise<LiveShim | undefined> {
-  const { bundle, binary, address } = dead;
+  const { bundle, binary, address, joined } = dead;
   const { runtime, log } = deps;
-  if (binary === undefined || !runtime.revives(binary)) return undefined;
+  // A task that has joined the shim of a sandbox waits for whoever looks after that.
+  const startable = !joined && binary !== undefined && runtime.revives(binary);
+  if (!startable && !joined) return undefined;
   const signal = AbortSignal.any([stopping, AbortSignal.timeout(startDeadlineMs)]);
   let connection: ShimConnection | undefined;
   try {
-    connection = await dialOrStart(deps, bundle, address, signal, () =>
-      runtime.start(bundle, { binary, options: undefined, signal }),
-    );
+    connection = startable
+      ? await dialOrStart(deps, bundle, address, signal, () =>
+          runtime.start(bundle, { binary, options: undefined, signal }),
+        )
+      : await dialSuccessor(deps, bundle, address, signal);
     const live: LiveShim = { ...dead, connection, version: address.version };
-    const request = StateRequest.encode(StateRequest.create({ id: bundle.id })).finish();
-    await callShim(live, 'State', request, { deadlineMs: stateDeadlineMs, signal });
+    await (deps.probe ?? askState)(live, { deadlineMs: stateDeadlineMs, signal });
     return live;
   } catch (error) {
     connection?.close();
@@ -51,6 +54,21 @@ export async function reviveShim(
     log.warn('no other shim has taken the task over', { bundle: bundle.path, error });
     return undefined;
   }
+}
+
+async function askState(live: LiveShim, options: { deadlineMs: number; signal: AbortSignal }): Promise<void> {
+  const request = StateRequest.encode(StateRequest.create({ id: live.bundle.id })).finish();
+  await callShim(live, 'State', request, options);
+}
+
+/** The shim of a sandbox is started again by those who look after the sandbox, if it can be. */
+function dialSuccessor(
+  { dial, timeouts }: ShimDependencies,
+  { namespace }: ShimKey,
+  address: ShimAddress,
+  signal: AbortSignal,
+): Promise<ShimConnection> {
+  return dial(address, { namespace, timeoutMs: timeouts.loadMs, retryMs: restartMs, signal });
 }
 
 /** Connects, starting the shim as often as it takes: the first `start` may answer for one that is about to end. */

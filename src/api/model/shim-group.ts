@@ -18,12 +18,18 @@ export const groupAnnotations = [
 
 /** Present in a bundle as long as its container is the shim's to look after. */
 export const recordFile = 'troupe-shim.json';
+/** Present in the bundle of a sandbox that a shim of ours holds. */
+export const sandboxFile = 'troupe-sandbox.json';
 /** What the `delete` command has to say of a container that was deleted in good order. */
 export const deletedFile = 'troupe-shim.deleted';
 /** Beside the bundles of a namespace: pid, address and daemon of the shim that holds the namespace, a line each. */
 export const namespaceFile = '.troupe-shim';
 /** The name that a running shim process carries (proc_pid_comm(5): 15 bytes). */
 export const shimCommand = 'containerd-shim';
+
+/** Where bundles of sandboxes and of tasks are below the daemon's state, each in a directory of its namespace. */
+export const sandboxBundles = 'io.containerd.sandbox.controller.v1.shim';
+export const taskBundles = 'io.containerd.runtime.v2.task';
 
 export const socketDirDefault = '/run/containerd/s';
 const socketPathBytesMax = 106;
@@ -70,6 +76,15 @@ export function groupOf(
     case 'shards':
       return `shard/${createHash('sha256').update(id).digest().readUInt32BE(0) % grouping.count}`;
   }
+}
+
+/** Whether a bundle is a sandbox's: every sandbox is a group, and a process, of its own. */
+export function isSandboxBundle(bundle: string): boolean {
+  return bundle.split('/').at(-3) === sandboxBundles;
+}
+
+export function sandboxGroup(id: string): string {
+  return `sandbox/${id}`;
 }
 
 /**

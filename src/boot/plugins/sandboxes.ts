@@ -4,14 +4,13 @@ import { podSandboxes } from '../../actors/sandbox/pods.ts';
 import type { SandboxController } from '../../actors/sandbox/protocol.ts';
 import { ShimSandboxes } from '../../actors/sandbox/shims.ts';
 import type { SandboxEvents } from '../../api/grpc/sandbox-controller.ts';
+import { sandboxBundles } from '../../api/model/shim-group.ts';
 import { SandboxCreate, SandboxExit, SandboxStart } from '../../api/proto/gen/events/sandbox.ts';
 import { Sandbox } from '../../api/proto/gen/types/sandbox.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
 import type { Metadata } from './core.ts';
 import { shimDependencies, shimRuntime } from './shims.ts';
 import { type Daemon, pluginType, type Registration } from './types.ts';
-
-const directory = `${pluginType.sandboxController}.shim`;
 
 export function sandboxPlugins(daemon: Daemon): Registration[] {
   const { clock, root, system } = daemon;
@@ -22,7 +21,7 @@ export function sandboxPlugins(daemon: Daemon): Registration[] {
       requires: [pluginType.event, pluginType.metadata],
       async init(context): Promise<SandboxController> {
         const { reader } = context.get<Metadata>(pluginType.metadata);
-        const runtime = shimRuntime(daemon, directory);
+        const runtime = shimRuntime(daemon, sandboxBundles);
         const sandboxes = new ShimSandboxes(system, {
           ...shimDependencies(daemon, runtime),
           nowNs: () => clock.nowNs(),

@@ -2,6 +2,7 @@
 import {
   closeSync,
   constants,
+  existsSync,
   openSync,
   readdirSync,
   readSync,
@@ -24,7 +25,9 @@ import {
   groupingOf,
   groupingVariable,
   groupOf,
+  isSandboxBundle,
   namespaceFile,
+  sandboxGroup,
 } from '../../api/model/shim-group.ts';
 import { systemClock } from '../../api/model/time.ts';
 import { TtrpcServer } from '../../api/ttrpc/server.ts';
@@ -48,6 +51,7 @@ import {
 import { ActorSystem } from '../../supervisor/system.ts';
 import type { ShimArguments } from './arguments.ts';
 import { formatAnswer, parseBootstrapInput } from './bootstrap.ts';
+import { bundlesOfContainers } from './bundles.ts';
 import { eventForwarder } from './forward.ts';
 import { lingerer } from './linger.ts';
 import { answers, lockGroup, protectSocket } from './listening.ts';
@@ -59,8 +63,10 @@ const sweepDelayMs = 100;
 export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promise<void> {
   const bundle = process.cwd();
   const boot = parseBootstrapInput(readInput(), args, env);
-  const spec = readSpec(bundle);
-  const group = groupOf(groupingOf(env[groupingVariable]), args.id, spec.annotations);
+  const isSandbox = isSandboxBundle(bundle);
+  const group = isSandbox
+    ? sandboxGroup(args.id)
+    : groupOf(groupingOf(env[groupingVariable]), args.id, readSpec(bundle).annotations);
   const { namespace } = args;
   const address = groupAddress({ socketDir: boot.socketDir, grpcAddress: args.address, namespace, group });
   const socketPath = address.slice('unix://'.length);
@@ -152,24 +158,39 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
     log,
     limits: { ...containerLimitsDefault, ...deadlineOf(env) },
   });
-  await takeOverAll(directory, dirname(bundle), bundle, group, address, log);
+  const near = isSandbox ? bundlesOfContainers(bundle) : dirname(bundle);
+  await takeOverAll(directory, near, bundle, group, address, log);
+  // Most shims are none: they need not load it.
+  const sandbox = isSandbox
+    ? await (await import('./sandbox.ts')).holdSandbox({
+        ...{ id: args.id, bundle, system, host, directory, log, intensity, onEvent },
+      })
+    : undefined;
 
   const linger = lingerer({
-    busy: () => directory.size > 0,
+    busy: () => directory.size > 0 || sandbox?.held() === true,
     socketPath,
     lingerMs: lingerOf(env),
     onEnd: () => void end('nothing is left to look after'),
   });
   const server = new TtrpcServer({
-    services: taskServices({
-      find: (id) => directory.find(id),
-      has: (id) => directory.has(id),
-      create: (request, options) => {
-        logFd ??= openLog(request.bundle);
-        return directory.create(request, options);
-      },
-      onShutdown: () => linger.touch(),
-    }),
+    services: [
+      ...(sandbox === undefined ? [] : [sandbox.service]),
+      ...taskServices({
+        find: (id) => directory.find(id),
+        has: (id) => directory.has(id),
+        create: (request, options) => {
+          logFd ??= openLog(request.bundle);
+          return directory.create(request, options);
+        },
+        onShutdown() {
+          linger.touch();
+          // Of a sandbox that was shut down nobody has any more use.
+          if (sandbox?.held() === false && directory.size === 0)
+            setImmediate(() => void end('its sandbox is gone'));
+        },
+      }),
+    ],
     peerCredentials: openPeerCredentials(),
     onError: (error) => log.warn('ttrpc connection', { error }),
     onConnection: () => linger.touch(),
@@ -250,9 +271,7 @@ async function takeOverAll(
   log: Log,
 ): Promise<void> {
   const alone = group.startsWith('id/');
-  const names = alone
-    ? [basename(bundle)]
-    : readdirSync(namespaceDirectory).filter((name) => !name.startsWith('.'));
+  const names = alone ? [basename(bundle)] : list(namespaceDirectory).filter((name) => !name.startsWith('.'));
   await Promise.all(
     names.map(async (name) => {
       try {
@@ -263,6 +282,11 @@ async function takeOverAll(
       }
     }),
   );
+}
+
+/** Beside a sandbox there may never have been a task. */
+function list(directory: string): string[] {
+  return existsSync(directory) ? readdirSync(directory) : [];
 }
 
 /** Children that nobody watches: what a container left behind, given to this process as its sub-reaper. */

@@ -16,7 +16,7 @@ import { createSys } from '../sys/sys.ts';
 import { openTerminals } from '../sys/terminal.ts';
 import { createCommands } from './command.ts';
 import { createExits, type Exits } from './exits.ts';
-import { createRecords } from './records.ts';
+import { createRecords, createSandboxRecords } from './records.ts';
 import { createRuntime } from './runtime.ts';
 import { decodeOptions, saveOptions, settingsFrom } from './settings.ts';
 import { readSpec } from './spec.ts';
@@ -40,6 +40,7 @@ export function createHost(watch: FdWatch, env: NodeJS.ProcessEnv, clock: Clock)
     exits,
     cgroups: createCgroups(openNotifications(watch)),
     records: createRecords(),
+    sandboxes: createSandboxRecords(),
     settingsOf(namespace, bundle, options) {
       const decoded = decodeOptions(options);
       saveOptions(bundle, decoded);

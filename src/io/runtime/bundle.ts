@@ -18,12 +18,11 @@ import { dirname, join } from 'node:path';
 import { fail, messageOf } from '../../api/model/errors.ts';
 import { checkIdentifier } from '../../api/model/ids.ts';
 import type { Bundle, ShimAddress, ShimKey } from '../../api/model/ports/shim.ts';
+import { taskBundles } from '../../api/model/shim-group.ts';
 import { formatBootstrapFile, parseBootstrapFile } from './bootstrap.ts';
 import { codeIs, removeDirectory, type UnmountAll } from './removal.ts';
 
 export type { UnmountAll } from './removal.ts';
-
-export const runtimeDirectory = 'io.containerd.runtime.v2.task';
 
 export interface BundleRoots {
   /** Durable data. */
@@ -35,7 +34,7 @@ export interface BundleRoots {
 }
 
 function directoryOf({ directory }: BundleRoots): string {
-  return directory ?? runtimeDirectory;
+  return directory ?? taskBundles;
 }
 
 export function bundleOf(roots: BundleRoots, { namespace, id }: ShimKey): Bundle {

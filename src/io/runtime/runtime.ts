@@ -11,6 +11,8 @@ import {
   groupingOf,
   groupingVariable,
   groupOf,
+  isSandboxBundle,
+  sandboxGroup,
   troupeShimBinary,
 } from '../../api/model/shim-group.ts';
 import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
@@ -167,7 +169,9 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
         socketDir: config.socketDir,
         grpcAddress: config.grpcAddress,
         namespace: bundle.namespace,
-        group: groupOf(grouping(), bundle.id, annotationsOf(spec)),
+        group: isSandboxBundle(bundle.path)
+          ? sandboxGroup(bundle.id)
+          : groupOf(grouping(), bundle.id, annotationsOf(spec)),
       });
       const path = address.slice('unix://'.length);
       if (statSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return undefined;

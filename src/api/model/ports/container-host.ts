@@ -184,11 +184,31 @@ export interface ContainerRecords {
   forget(bundle: string): void;
 }
 
+/** A sandbox, as it is kept in its bundle. */
+export interface SandboxRecord {
+  readonly format: 1;
+  readonly id: string;
+  readonly netnsPath: string;
+  readonly state: 'created' | 'ready' | 'stopped';
+  /** Its root file system was mounted. */
+  readonly mounted: boolean;
+  /** Decimal, nanoseconds since the epoch. */
+  readonly createdAtNs: string;
+  readonly exitedAtNs?: string;
+}
+
+export interface SandboxRecords {
+  save(bundle: string, record: SandboxRecord): void;
+  load(bundle: string): SandboxRecord | undefined;
+  forget(bundle: string): void;
+}
+
 export interface ContainerHost {
   readonly runtime: OciRuntime;
   readonly exits: ExitWatch;
   readonly cgroups: Cgroups;
   readonly records: ContainerRecords;
+  readonly sandboxes: SandboxRecords;
   /** Throws `resource-exhausted` when hardly more descriptors are left than it takes to end what runs. */
   ensureDescriptors(): void;
   settingsOf(namespace: string, bundle: string, options: Any | undefined): RuntimeSettings;

@@ -84,6 +84,7 @@ function machine() {
         record = undefined;
       },
     },
+    sandboxes: { save() {}, load: () => undefined, forget() {} },
     ensureDescriptors() {},
     settingsOf: () => ({
       ...{ binary: 'runc', root: '/r', systemdCgroup: false, noPivotRoot: false, noNewKeyring: false },

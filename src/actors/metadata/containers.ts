@@ -169,6 +169,8 @@ export interface ContainersReads {
   containers(namespace: string): Uint8Array[];
   /** The same one by one, for long lists; the bytes are good only until `visit` returns. */
   eachContainer(namespace: string, visit: Visit): void;
+  /** Another number whenever containers may have changed, of any namespace; undefined when nobody can tell. */
+  containersVersion(): number | undefined;
   /** Up to `limit` of them, beginning after the key `after`. */
   containerPage(namespace: string, limit: number, after?: Uint8Array): RecordPage;
 }
@@ -180,6 +182,7 @@ export function containersReads(store: MetadataStoreReader): ContainersReads {
       store.read((txn) => page(txn, 'containers', rangeOf(namespace), limit, after)),
     eachContainer: (namespace, visit) =>
       store.read((txn) => scanValues(txn, 'containers', rangeOf(namespace), visit)),
+    containersVersion: () => store.version?.('containers'),
     containers: (namespace) => store.read((txn) => values(txn, 'containers', rangeOf(namespace))),
   };
 }

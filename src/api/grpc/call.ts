@@ -18,7 +18,7 @@ import {
   writePrefix,
 } from './frame.ts';
 import type { CallHead } from './head.ts';
-import { type FramePool, PooledResponse, pooledMessageBytesMax } from './pool.ts';
+import { FramedResponse, type FramePool, PooledResponse, pooledMessageBytesMax } from './pool.ts';
 import { RequestStream } from './requests.ts';
 import { statusOf } from './status.ts';
 
@@ -271,7 +271,7 @@ export class ServerCall implements StreamHandler {
     try {
       const stream = this.#stream;
       const message = this.#encode(response);
-      if (!(response instanceof PooledResponse) && message.length <= wholeBytesMax) {
+      if (!(response instanceof FramedResponse) && message.length <= wholeBytesMax) {
         writePrefix(prefix, message.length);
         const whole = { head: responseHead, prefix, body: message, trailers: okTrailers };
         if (stream.respondWhole(whole)) {
@@ -322,7 +322,7 @@ export class ServerCall implements StreamHandler {
   }
 
   #encode(response: unknown): Uint8Array {
-    const message = response instanceof PooledResponse ? response.bytes : this.#method.encode(response);
+    const message = response instanceof FramedResponse ? response.bytes : this.#method.encode(response);
     this.#checkSize(message);
     return message;
   }
@@ -345,7 +345,7 @@ export class ServerCall implements StreamHandler {
   #write(response: unknown, message: Uint8Array): void {
     const stream = this.#stream;
     if (!stream.headersSent) stream.respond(responseHead);
-    const own = response instanceof PooledResponse ? response : undefined;
+    const own = response instanceof FramedResponse ? response : undefined;
     if (own === undefined && message.byteLength < pooledFrameBytesMin) {
       stream.write(frameOf(message));
       return;

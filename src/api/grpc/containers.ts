@@ -3,11 +3,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { RecordPage } from '../../actors/metadata/protocol.ts';
 import { fail } from '../model/errors.ts';
 import { compileStoreFilters, type Filter } from '../model/filter.ts';
-import { type FieldPlaces, recordFields } from '../model/wire-fields.ts';
+import type { FieldPlaces } from '../model/wire-fields.ts';
 import { type Container, ContainersDefinition } from '../proto/gen/services/containers/v1/containers.ts';
 import { type BoundService, bindService, type Encoded } from './bind.ts';
 import type { MetadataDeps } from './deps.ts';
-import { inFieldOne, LastLengths, listInFieldOne, RecordList, recordsMatching } from './records.ts';
+import { KeptLists } from './kept-lists.ts';
+import { inFieldOne, listInFieldOne, recordsMatching } from './records.ts';
 
 /** Records read in one turn of a stream. */
 const recordsPerTurn = 256;
@@ -25,8 +26,8 @@ function given(container: Container | undefined): Container {
 }
 
 export function containersService({ metadata, reader }: MetadataDeps): BoundService {
-  /** How long the last answer with all of a namespace was: the next one is, as a rule. */
-  const expected = new LastLengths();
+  const version = () => reader.containersVersion();
+  const lists = new KeptLists({ version, each: reader.eachContainer }, places);
 
   /** The records that a filter pins down by their ids, in order; undefined when it does not. */
   function pinned(namespace: string, filter: Filter): Uint8Array[] | undefined {
@@ -48,14 +49,7 @@ export function containersService({ metadata, reader }: MetadataDeps): BoundServ
       const filter = compileStoreFilters(filters);
       const found = pinned(namespace, filter);
       if (found !== undefined) return listInFieldOne(recordsMatching(found, filter, places));
-      const list = new RecordList((bytes) => context.allocate(bytes), expected.get(namespace));
-      const fields = recordFields(places);
-      reader.eachContainer(namespace, (bytes, lengthBytes) => {
-        if (filter.all || filter.matches(fields.of(bytes.subarray(0, lengthBytes))))
-          list.add(bytes, lengthBytes);
-      });
-      if (filter.all) expected.set(namespace, list.lengthBytes);
-      return list.finish();
+      return lists.answer(namespace, filter, (bytes) => context.allocate(bytes));
     },
 
     async *listStream({ filters }, { namespace }): AsyncIterable<Encoded> {

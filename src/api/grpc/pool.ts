@@ -47,8 +47,15 @@ function classOf(sizeBytes: number): number {
   return Math.max(classBitsMin, 32 - Math.clz32(Math.max(1, sizeBytes) - 1));
 }
 
+/** A response that lies in its frame already. */
+export abstract class FramedResponse extends Encoded {
+  /** The frame, for sending it once; `onSent` is to be called when that is over. */
+  abstract hand(): Buffer;
+  abstract readonly onSent: (error?: Error | null) => void;
+}
+
 /** A response that a handler fills in its place in the frame: nothing is copied, and the buffer goes round. */
-export class PooledResponse extends Encoded {
+export class PooledResponse extends FramedResponse {
   readonly #pool: FramePool;
   readonly #backing: Buffer;
   #handed = false;
@@ -67,7 +74,6 @@ export class PooledResponse extends Encoded {
     return response;
   }
 
-  /** The frame, for sending it once; `onSent` is to be called when that is over. */
   hand(): Buffer {
     if (this.#handed) throw fail('internal', 'an allocated response was answered twice');
     this.#handed = true;

@@ -13,156 +13,206 @@ export type FieldPlace =
 export type FieldPlaces = Readonly<Record<string, FieldPlace>>;
 
 export interface RecordFields {
-  /** The record that `lookup` looks at from now on. */
-  of(record: Uint8Array): FieldLookup;
+  /** The record that `lookup` looks at from now on: these bytes, or the part of them from `start` up to `end`. */
+  of(record: Uint8Array, start?: number, end?: number): FieldLookup;
 }
 
 const lengthDelimited = 2;
+const noBytes = Buffer.alloc(0);
 
 /** Compiles places to a look-up that is moved from record to record. */
 export function recordFields(places: FieldPlaces): RecordFields {
-  let bytes: Buffer = Buffer.alloc(0);
+  const record: Span = { bytes: noBytes, start: 0, end: 0 };
   const getters = new Map<readonly string[], () => string | undefined>();
-  const getterOf = (path: readonly string[]): (() => string | undefined) => {
-    const known = getters.get(path);
-    if (known !== undefined) return known;
-    const getter = compile(places, path, () => bytes);
-    getters.set(path, getter);
-    return getter;
+  const lookup: FieldLookup = (path) => {
+    let getter = getters.get(path);
+    if (getter === undefined) {
+      getter = compile(places, path, record);
+      getters.set(path, getter);
+    }
+    return getter();
   };
-  const lookup: FieldLookup = (path) => getterOf(path)();
   return {
-    of(record) {
-      bytes = Buffer.isBuffer(record)
-        ? record
-        : Buffer.from(record.buffer, record.byteOffset, record.byteLength);
+    of(bytes, start = 0, end = bytes.length) {
+      record.bytes = Buffer.isBuffer(bytes)
+        ? bytes
+        : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      record.start = start;
+      record.end = end;
       return lookup;
     },
   };
 }
 
+/** Part of a buffer; written to again and again, so that looking makes no garbage. */
+interface Span {
+  bytes: Buffer;
+  start: number;
+  end: number;
+}
+
 const absent = (): undefined => undefined;
 
-function compile(
-  places: FieldPlaces,
-  path: readonly string[],
-  record: () => Buffer,
-): () => string | undefined {
+function compile(places: FieldPlaces, path: readonly string[], record: Span): () => string | undefined {
   const whole = path.join('.');
   const place = path.length <= 2 && Object.hasOwn(places, whole) ? places[whole] : undefined;
+  const read = textReader();
   if (place?.kind === 'string' && whole.split('.').length === path.length) {
     const { at, always = false } = place;
+    const finder = new Finder(at);
     return () => {
-      const bytes = record();
-      const found = find(bytes, at);
-      return found === undefined || found.start === found.end
-        ? always
-          ? ''
-          : undefined
-        : bytes.toString('utf8', found.start, found.end);
+      finder.find(record);
+      return finder.start === finder.end ? (always ? '' : undefined) : read(finder);
     };
   }
   const [first = ''] = path;
   const map = Object.hasOwn(places, first) ? places[first] : undefined;
   if (map?.kind !== 'map' || path.length < 2) return absent;
-  const key = Buffer.from(path.slice(1).join('.'));
-  return () => mapValue(record(), map.at, key);
+  const finder = new Finder(map.at, Buffer.from(path.slice(1).join('.')));
+  return () => (finder.find(record) ? read(finder) : undefined);
 }
 
-interface Span {
-  start: number;
-  end: number;
+const rememberedBytesMax = 64;
+
+/** Decodes spans. Neighbours have the same values as a rule: the last text is given again when the bytes are its. */
+function textReader(): (span: Span) => string {
+  let lastBytes = noBytes;
+  let lastText = '';
+  return ({ bytes, start, end }) => {
+    if (isAt(bytes, start, end, lastBytes)) return lastText;
+    const text = bytes.toString('utf8', start, end);
+    if (end - start <= rememberedBytesMax) {
+      lastBytes = Buffer.from(bytes.subarray(start, end));
+      lastText = text;
+    }
+    return text;
+  };
 }
 
-/** The last occurrence of a field counts, in the last message that holds one. */
-function find(bytes: Buffer, at: readonly number[]): Span | undefined {
-  let found: Span | undefined;
-  walk(bytes, 0, bytes.length, at, (start, end) => {
-    found = { start, end };
-  });
-  return found;
-}
-
-function mapValue(bytes: Buffer, at: readonly number[], key: Buffer): string | undefined {
-  let value: string | undefined;
-  walk(bytes, 0, bytes.length, at, (start, end) => {
-    let keyMatches = key.length === 0;
-    let valueStart = start;
-    let valueEnd = start;
-    fields(bytes, start, end, (field, from, to) => {
-      if (field === 1) keyMatches = isAt(bytes, from, to, key);
-      else if (field === 2) {
-        valueStart = from;
-        valueEnd = to;
-      }
-    });
-    if (keyMatches) value = bytes.toString('utf8', valueStart, valueEnd);
-  });
-  return value;
-}
-
-/** Keys are short: a call into native code would take longer than looking. */
-function isAt(bytes: Buffer, from: number, to: number, key: Buffer): boolean {
-  if (to - from !== key.length) return false;
+/** Short texts: a call into native code would take longer than looking. */
+function isAt(bytes: Buffer, from: number, to: number, text: Buffer): boolean {
+  if (to - from !== text.length) return false;
   // From the end: keys of one kind begin alike.
-  for (let i = key.length - 1; i >= 0; i--) if (bytes[from + i] !== key[i]) return false;
+  for (let i = text.length - 1; i >= 0; i--) if (bytes[from + i] !== text[i]) return false;
   return true;
 }
 
-/** Visits every occurrence of a nested field. */
-function walk(
-  bytes: Buffer,
-  start: number,
-  end: number,
-  at: readonly number[],
-  visit: (start: number, end: number) => void,
-  depth = 0,
-): void {
-  const wanted = at[depth];
-  fields(bytes, start, end, (field, from, to) => {
-    if (field !== wanted) return;
-    if (depth === at.length - 1) visit(from, to);
-    else walk(bytes, from, to, at, visit, depth + 1);
-  });
-}
+/** Finds a string, or with a key the value of an entry of a map: where it was found is in the finder itself. */
+class Finder implements Span {
+  bytes: Buffer = noBytes;
+  start = 0;
+  end = 0;
+  readonly #at: readonly number[];
+  readonly #key: Buffer | undefined;
+  readonly #scans: readonly FieldScan[];
+  readonly #entry = new FieldScan();
+  #isFound = false;
 
-/** The length-delimited fields of a message: number, and where the value is. */
-function fields(
-  bytes: Buffer,
-  start: number,
-  end: number,
-  visit: (field: number, from: number, to: number) => void,
-): void {
-  let at = start;
-  while (at < end) {
-    let tag = bytes[at++] as number;
-    if (tag > 0x7f) {
-      let shift = 7;
-      tag &= 0x7f;
-      for (let more = true; more; shift += 7) {
-        const byte = bytes[at++] as number;
-        tag += (byte & 0x7f) * 2 ** shift;
-        more = byte > 0x7f;
+  constructor(at: readonly number[], key?: Buffer) {
+    this.#at = at;
+    this.#key = key;
+    this.#scans = at.map(() => new FieldScan());
+  }
+
+  /** The last occurrence counts, in the last message that holds one. Without any the span is empty. */
+  find({ bytes, start, end }: Span): boolean {
+    this.bytes = bytes;
+    this.start = this.end = start;
+    this.#isFound = false;
+    this.#walk(start, end, 0);
+    return this.#isFound;
+  }
+
+  #walk(start: number, end: number, depth: number): void {
+    const wanted = this.#at[depth];
+    const isLast = depth === this.#at.length - 1;
+    const scan = this.#scans[depth] as FieldScan;
+    scan.begin(this.bytes, start, end);
+    while (scan.next()) {
+      if (scan.field !== wanted) continue;
+      if (!isLast) this.#walk(scan.from, scan.to, depth + 1);
+      else if (this.#key === undefined) this.#take(scan.from, scan.to);
+      else this.#lookAt(scan.from, scan.to, this.#key);
+    }
+  }
+
+  #lookAt(start: number, end: number, key: Buffer): void {
+    const entry = this.#entry;
+    let keyMatches = key.length === 0;
+    let valueStart = start;
+    let valueEnd = start;
+    entry.begin(this.bytes, start, end);
+    while (entry.next()) {
+      if (entry.field === 1) keyMatches = isAt(this.bytes, entry.from, entry.to, key);
+      else if (entry.field === 2) {
+        valueStart = entry.from;
+        valueEnd = entry.to;
       }
     }
-    const wireType = tag & 7;
-    if (wireType === lengthDelimited) {
-      let length = bytes[at++] as number;
-      if (length > 0x7f) {
+    if (keyMatches) this.#take(valueStart, valueEnd);
+  }
+
+  #take(start: number, end: number): void {
+    this.#isFound = true;
+    this.start = start;
+    this.end = end;
+  }
+}
+
+/** Walks the length-delimited fields of a message: number, and where the value is. */
+class FieldScan {
+  field = 0;
+  from = 0;
+  to = 0;
+  #bytes: Buffer = noBytes;
+  #at = 0;
+  #end = 0;
+
+  begin(bytes: Buffer, start: number, end: number): void {
+    this.#bytes = bytes;
+    this.#at = start;
+    this.#end = end;
+  }
+
+  next(): boolean {
+    const bytes = this.#bytes;
+    const end = this.#end;
+    let at = this.#at;
+    while (at < end) {
+      let tag = bytes[at++] as number;
+      if (tag > 0x7f) {
         let shift = 7;
-        length &= 0x7f;
+        tag &= 0x7f;
         for (let more = true; more; shift += 7) {
           const byte = bytes[at++] as number;
-          length += (byte & 0x7f) * 2 ** shift;
+          tag += (byte & 0x7f) * 2 ** shift;
           more = byte > 0x7f;
         }
       }
-      visit(tag >>> 3, at, at + length);
-      at += length;
-    } else if (wireType === 0) {
-      while ((bytes[at++] as number) > 0x7f);
-    } else if (wireType === 1) at += 8;
-    else if (wireType === 5) at += 4;
-    else return;
+      const wireType = tag & 7;
+      if (wireType === lengthDelimited) {
+        let length = bytes[at++] as number;
+        if (length > 0x7f) {
+          let shift = 7;
+          length &= 0x7f;
+          for (let more = true; more; shift += 7) {
+            const byte = bytes[at++] as number;
+            length += (byte & 0x7f) * 2 ** shift;
+            more = byte > 0x7f;
+          }
+        }
+        this.field = tag >>> 3;
+        this.from = at;
+        this.to = this.#at = at + length;
+        return true;
+      }
+      if (wireType === 0) {
+        while ((bytes[at++] as number) > 0x7f);
+      } else if (wireType === 1) at += 8;
+      else if (wireType === 5) at += 4;
+      else break;
+    }
+    this.#at = end;
+    return false;
   }
 }

@@ -80,6 +80,17 @@ export interface Totals {
   overflowPages: number;
 }
 
+export function sumOf(parts: readonly (Totals | undefined)[]): Totals {
+  const sum: Totals = { writes: 0, treeBytes: 0, overflowPages: 0 };
+  for (const part of parts) {
+    if (part === undefined) continue;
+    sum.writes += part.writes;
+    sum.treeBytes += part.treeBytes;
+    sum.overflowPages += part.overflowPages;
+  }
+  return sum;
+}
+
 export class Memtable<Table extends string> {
   readonly #tables = new Map<Table, SortedRows>();
   readonly totals: Totals = { writes: 0, treeBytes: 0, overflowPages: 0 };
@@ -88,6 +99,11 @@ export class Memtable<Table extends string> {
 
   get isEmpty(): boolean {
     return this.#tables.size === 0;
+  }
+
+  /** Those that have rows. */
+  tables(): Iterable<Table> {
+    return this.#tables.keys();
   }
 
   rows(table: Table): SortedRows | undefined {

@@ -64,10 +64,13 @@ export class LocalCheckpointer implements Checkpointer {
   }
 }
 
+const changesMax = 2 ** 36;
+
 /** One address for a store that may be opened anew: readers keep it while their writer is restarted. */
 export class StoreSlot<Table extends string> implements StoreReader<Table> {
   readonly #make: () => JournaledStore<Table>;
   #store: JournaledStore<Table> | undefined;
+  #openings = 0;
 
   constructor(make: () => JournaledStore<Table>) {
     this.#make = make;
@@ -77,6 +80,7 @@ export class StoreSlot<Table extends string> implements StoreReader<Table> {
   async open(): Promise<JournaledStore<Table>> {
     await this.#store?.close();
     this.#store = this.#make();
+    this.#openings++;
     return this.#store;
   }
 
@@ -84,6 +88,12 @@ export class StoreSlot<Table extends string> implements StoreReader<Table> {
 
   count(table: Table): number {
     return this.#current().count(table);
+  }
+
+  /** Each opening counts anew. */
+  version(table: Table): number | undefined {
+    const version = this.#current().version?.(table);
+    return version === undefined ? undefined : this.#openings * changesMax + version;
   }
 
   checkpoint(): Promise<void> {

@@ -10,7 +10,7 @@ import type { ReadTxn } from '../../api/model/ports/store.ts';
 import type { JournalDevice } from './device.ts';
 import { Layers, textOf } from './layers.ts';
 import { isLong, LongKeys, longTable, shortened } from './long-keys.ts';
-import { Memtable, type Totals } from './memtable.ts';
+import { Memtable, sumOf } from './memtable.ts';
 import { type Base, type JournalDeps, type JournalLimits, journalLimitsDefault } from './parts.ts';
 import { RecordWriter, rowsOf } from './record.ts';
 import { recover } from './recover.ts';
@@ -57,6 +57,7 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
   #frozen: Frozen<Table> | undefined;
   #layersOfDraft: Memtable<Table>[] = [];
   #layersOfView: Memtable<Table>[] = [];
+  readonly #changes = new Map<Table, number>();
 
   readonly #tail: JournalTail;
   /** The other file, while no checkpoint needs it. */
@@ -109,6 +110,11 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
     const countIn = (one: Table) =>
       this.#layersOfView.reduce((sum, layer) => sum + (layer.rows(one)?.size ?? 0), this.#base.count(one));
     return countIn(table) + (this.#hasLong ? countIn(longTable as Table) : 0);
+  }
+
+  version(table: Table): number {
+    const changesOf = (one: Table) => this.#changes.get(one) ?? 0;
+    return changesOf(table) + changesOf(longTable as Table);
   }
 
   apply(given: readonly Write<Table>[]): void {
@@ -218,6 +224,7 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
 
   #written(draft: Draft<Table>): void {
     this.#sequence++;
+    for (const table of draft.rows.tables()) this.#changes.set(table, (this.#changes.get(table) ?? 0) + 1);
     this.#active.absorb(draft.rows);
     this.#relayer();
     this.#checkpointLater();
@@ -432,15 +439,4 @@ export class JournalStore<Table extends string> implements JournaledStore<Table>
       this.#spare = this.#frozen === undefined ? devices.find((other) => other !== device) : undefined;
     }
   }
-}
-
-function sumOf(parts: readonly (Totals | undefined)[]): Totals {
-  const sum: Totals = { writes: 0, treeBytes: 0, overflowPages: 0 };
-  for (const part of parts) {
-    if (part === undefined) continue;
-    sum.writes += part.writes;
-    sum.treeBytes += part.treeBytes;
-    sum.overflowPages += part.overflowPages;
-  }
-  return sum;
 }

@@ -36,6 +36,8 @@ export interface StoreReader<Table extends string = string> {
   read<T>(work: (txn: ReadTxn<Table>) => T): T;
   /** How many entries a table has; costs the same for any size. */
   count(table: Table): number;
+  /** Another number after every change of a table that `read` shows; undefined where nobody keeps account. */
+  version?(table: Table): number | undefined;
   close(): Promise<void>;
 }
 

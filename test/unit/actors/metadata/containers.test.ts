@@ -156,3 +156,24 @@ test('deletion, reuse, and survival of a restart', async () => {
   await h.metadata.call('containers.create', { namespace, container: container() });
   assert.equal(h.reader.containers('other').length, 0);
 });
+
+test('containers have another version after each change, and after the store was opened anew', async () => {
+  await using h = await startMetadata();
+  const versions = [h.reader.containersVersion()];
+  const { metadata } = h;
+  const steps = [
+    () => metadata.call('containers.create', { namespace, container: container() }),
+    () => metadata.call('containers.update', { namespace, container: container(), mask: ['image'] }),
+    () => h.reopen(),
+    () => metadata.call('containers.delete', { namespace, id: 'web' }),
+    () => metadata.call('containers.create', { namespace, container: container() }),
+    () => h.reopen(),
+  ];
+  for (const step of steps) {
+    await step();
+    versions.push(h.reader.containersVersion());
+  }
+  assert.equal(new Set(versions).size, versions.length);
+  await metadata.call('namespaces.create', { name: 'other', labels: new Map() });
+  assert.equal(h.reader.containersVersion(), versions.at(-1));
+});

@@ -286,3 +286,30 @@ test('files: values are scanned without a copy of each, with memtables over them
   assert.deepEqual(scanned().length, 4);
   await store.close();
 });
+
+test('the version of a table changes when readers see a change of it, and at no other time', async () => {
+  const { store, one, put, checkpointer } = setUp();
+  const seen = [store.version('t')];
+  const note = () => {
+    const version = store.version('t');
+    if (version !== seen.at(-1)) seen.push(version);
+  };
+  put(1);
+  await turns();
+  note();
+  assert.equal(seen.length, 1, 'not before it is durable');
+  one.end();
+  note();
+  assert.equal(seen.length, 2);
+  store.apply([{ table: 'other', key: key(1), value: Buffer.of(1) }]);
+  store.commit(() => {});
+  await turns();
+  one.end();
+  const checkpointed = store.checkpoint();
+  await turns();
+  checkpointer.pending?.go();
+  await checkpointed;
+  note();
+  assert.equal(seen.length, 2, 'neither another table nor a checkpoint is a change');
+  assert.equal(new Set(seen).size, seen.length);
+});

@@ -4,8 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from '../../src/api/client/index.ts';
 import { type Daemon, type Kind, startDaemon } from '../../test/fixtures/daemon.ts';
 import { type Compression, crowdedImage, heavyImage } from '../../test/fixtures/image.ts';
-import { type Registry, startRegistry } from '../../test/fixtures/registry.ts';
+import type { Registry } from '../../test/fixtures/registry.ts';
 import { type Bench, type Medium, median, mediums, parentOf, type Question } from '../harness.ts';
+import { type Stock, stockedRegistry } from '../stocked-registry.ts';
 
 const deadlineMs = 600_000;
 
@@ -13,25 +14,31 @@ export const question: Question = {
   name: 'images',
   asks: "An image of 5 layers (about 780 MB, 50,000 files; quick: 90 MB, 20,480 files) from a registry on loopback, whose store is in memory, on empty roots. `own client`: Troupe's library against ctr on containerd; `by ctr`: ctr on both. Memory, delays and creates are taken while one layer of 2 GB (quick: 256 MB) is pulled; they have no counterpart where containerd has none.",
   async run(bench) {
-    await using registry = await startRegistry('/dev/shm');
+    await using registry = await stockedRegistry(bench.quick ? 'quick' : 'full', stocksOf(bench));
     for (const compression of ['gzip', 'zstd'] as const) {
-      const ref = await pushCrowd(bench, registry, compression);
+      const ref = `${registry.host}/library/crowd:${compression}`;
       for (const medium of mediums) {
         await pulls(bench, medium, compression, ref);
         if (compression === 'gzip') await ways(bench, medium, ref, registry);
       }
     }
-    await heavy(bench, registry);
+    await heavy(bench, `${registry.host}/library/heavy:x`);
   },
 };
 
-async function pushCrowd(bench: Bench, registry: Registry, compression: Compression): Promise<string> {
-  const image = await crowdedImage(
-    bench.quick
-      ? { layerCount: 5, filesPerLayer: 5_120, compression }
-      : { layerCount: 5, filesPerLayer: 12_500, fileBytesMax: 65_536, compression },
-  );
-  return registry.push(image, 'library/crowd', compression);
+function stocksOf({ quick }: Bench): Stock[] {
+  const crowd = quick
+    ? { layerCount: 5, filesPerLayer: 5_120 }
+    : { layerCount: 5, filesPerLayer: 12_500, fileBytesMax: 65_536 };
+  const large = { files: quick ? 4 : 32, fileBytes: 64 * 1024 * 1024 };
+  return [
+    ...(['gzip', 'zstd'] as const).map((compression) => ({
+      name: `library/crowd:${compression}`,
+      recipe: JSON.stringify(crowd),
+      make: () => crowdedImage({ ...crowd, compression }),
+    })),
+    { name: 'library/heavy:x', recipe: JSON.stringify(large), make: () => heavyImage(large) },
+  ];
 }
 
 const roundsOf = (bench: Bench): number => (bench.quick ? 2 : 3);
@@ -103,13 +110,7 @@ async function ways(bench: Bench, medium: Medium, ref: string, registry: Registr
 }
 
 /** What a large layer does to the daemon: its peak memory, its main thread, and creates meanwhile. */
-async function heavy(bench: Bench, registry: Registry): Promise<void> {
-  const files = bench.quick ? 4 : 32;
-  const ref = await registry.push(
-    await heavyImage({ files, fileBytes: 64 * 1024 * 1024 }),
-    'library/heavy',
-    'x',
-  );
+async function heavy(bench: Bench, ref: string): Promise<void> {
   const roundCount = bench.quick ? 1 : 2;
   const memory = 'peak memory, one large layer';
   const delay = 'event-loop delay p99 meanwhile';

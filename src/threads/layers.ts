@@ -19,6 +19,6 @@ export function fetchLayer(data: FetchLayerData, context: JobContext): Promise<F
   return fetchLayerWith(threadSys(), data, context);
 }
 
-export function dressParents(data: DressParentsData, context: JobContext): void {
-  dressParentsWith(threadSys(), data, context);
+export function dressParents(data: DressParentsData, context: JobContext): boolean {
+  return dressParentsWith(threadSys(), data, context);
 }

@@ -11,6 +11,7 @@ import { type Client, codeOf, createClient } from '../../src/api/client/index.ts
 import { packAny } from '../../src/api/model/binary-stream.ts';
 import { ImageStore } from '../../src/api/proto/gen/types/transfer/imagestore.ts';
 import { OCIRegistry } from '../../src/api/proto/gen/types/transfer/registry.ts';
+import { measureTree } from '../../src/io/snapshotters/measure.ts';
 import { mountAll, unmountRecursive } from '../../src/io/sys/mount.ts';
 import { createSys } from '../../src/io/sys/sys.ts';
 import { type Daemon, startDaemon } from '../fixtures/daemon.ts';
@@ -93,12 +94,26 @@ describe('distribution', { skip, concurrency: 1 }, () => {
     assert.ok(!sideBySide.some((line) => /gone|below/.test(line)), sideBySide.join('\n'));
   });
 
+  /** What a snapshot is said to take is what a walk over its directory finds. */
+  async function checkUsage(key: string): Promise<void> {
+    const view = `usage-${key}`;
+    const [mount] = await client.snapshots('overlayfs').view(view, key, {
+      labels: new Map([['containerd.io/gc.root', 'now']]),
+    });
+    await client.snapshots('overlayfs').remove(view);
+    const lower = mount!.options.find((option) => option.startsWith('lowerdir='))!.slice('lowerdir='.length);
+    const walked = measureTree(lower.split(':')[0]!, () => {});
+    const told = await client.services.snapshots.usage({ snapshotter: 'overlayfs', key });
+    assert.deepEqual({ sizeBytes: Number(told.size), inodes: Number(told.inodes) }, walked);
+  }
+
   test('two pulls of one image at the same time fetch every blob once', async () => {
     const image = await crowdedImage({ layerCount: 3, filesPerLayer: 200, compression: 'zstd' });
     await using counting = await countingRegistry(image);
     const names = ['a', 'b', 'c'].map((tag) => `${counting.host}/same:${tag}`);
     const pulled = await Promise.all(names.map((name) => client.pull(name, { plainHttp: true })));
     for (const one of pulled) assert.ok(await one.isUnpacked('overlayfs'));
+    await checkUsage(await pulled[0]!.chainId());
     const layers = image.manifests[0]!.layers.map(({ digest }) => digest);
     assert.deepEqual(
       layers.map((digest) => counting.gets(digest)),

@@ -101,6 +101,7 @@ export function differSuite(name: string, make: MakeDiffer): void {
         entries: entries.length,
         warnings: [],
         parentsMade: [],
+        measured: undefined,
       });
       names.unshift(`${i}`);
     }

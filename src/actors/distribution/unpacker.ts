@@ -131,11 +131,13 @@ async function extract(
     work.tell(layer, 'extracting', Number(layer.size));
     await below;
     work.signal.throwIfAborted();
-    const { parentsMade } = brought.applied!;
-    if (extraction.isAlone && i > 0 && parentsMade.length > 0) {
-      await dress(work, place, { ...extraction, mounts }, parentsMade);
-    }
-    const request = { namespace, lease, key, name: chain[i]!, parent: chain[i - 1] ?? '', labels };
+    const { parentsMade, measured } = brought.applied!;
+    const isToDress = extraction.isAlone && i > 0 && parentsMade.length > 0;
+    const grown = isToDress && (await dress(work, place, { ...extraction, mounts }, parentsMade));
+    const request = {
+      ...{ namespace, lease, key, name: chain[i]!, parent: chain[i - 1] ?? '', labels },
+      measured: grown ? undefined : measured,
+    };
     try {
       await snapshotter.actor.call('commit', request, { signal: work.signal, deadlineMs: longMs });
     } catch (error) {
@@ -152,20 +154,23 @@ async function extract(
   }
 }
 
-/** A directory that the layer leaves out has to look as it does below, which only now is there to be seen. */
+/**
+ * A directory that the layer leaves out has to look as it does below, which only now is there to be seen. True when
+ * that may take room.
+ */
 async function dress(
   work: Work,
   { snapshotter, chain, i }: Place,
   { mounts: upper }: Extraction,
   paths: readonly string[],
-): Promise<void> {
+): Promise<boolean> {
   const { namespace, lease, signal } = work;
   const parent = chain[i - 1]!;
   const key = `below-${randomBytes(6).toString('base64url')} ${parent}`;
   const request = { namespace, lease, key, kind: 'view' as const, parent, labels: new Map<string, string>() };
   const { mounts: below } = await snapshotter.actor.call('prepare', request, { signal, deadlineMs: longMs });
   try {
-    await work.deps.fetcher.dress({ upper, below, paths }, signal);
+    return await work.deps.fetcher.dress({ upper, below, paths }, signal);
   } finally {
     await remove(work, snapshotter, key);
   }

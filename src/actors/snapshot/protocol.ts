@@ -1,5 +1,5 @@
 // The face of the snapshot actors: one per snapshotter, at `snapshot/<name>` on the main thread.
-import type { MountableKind, Usage } from '../../api/model/ports/snapshotter.ts';
+import type { MeasuredTree, MountableKind, Usage } from '../../api/model/ports/snapshotter.ts';
 import type { Mount } from '../../api/proto/gen/types/mount.ts';
 
 export function snapshotPath(snapshotter: string): string {
@@ -26,6 +26,8 @@ export interface CommitRequest extends SnapshotKey {
   /** The new parent of a parentless snapshot; ignored for others. */
   parent: string;
   labels: Map<string, string>;
+  /** Of the snapshot's tree, from whoever has filled it and vouches that nobody has written since. */
+  measured?: MeasuredTree | undefined;
 }
 
 /**

@@ -113,7 +113,7 @@ export async function commitSnapshot(
     const { id } = active;
     const newParent = newParentOf(state, active, request);
     try {
-      const usage = await backend.usage(active, signal);
+      const usage = await backend.usage(active, signal, request.measured);
       await backend.commit?.(
         {
           ...backendSnapshot(request.namespace, active),

@@ -13,10 +13,12 @@ import { optionValue } from '../sys/mount-options.ts';
 const directoryFlags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 const confined = resolve.inRoot | resolve.noSymlinks;
 
-export function dressParents(sys: Sys, { upper, below, paths }: DressParentsData, stop: StopCheck): void {
+/** True when extended attributes were set: these alone may take blocks. */
+export function dressParents(sys: Sys, { upper, below, paths }: DressParentsData, stop: StopCheck): boolean {
   const directory = optionValue(upper[0]?.options ?? [], 'upperdir');
   if (directory === undefined) throw fail('internal', 'the layer has no directory of its own');
   using lower = new LowerLayers(sys, directoriesOf(below));
+  let grown = false;
   const rootFd = sys.openat(atFdCwd, directory, directoryFlags, 0);
   try {
     for (const path of paths) {
@@ -35,6 +37,7 @@ export function dressParents(sys: Sys, { upper, below, paths }: DressParentsData
       try {
         sys.fchown(fd, stat.uid, stat.gid);
         for (const [key, value] of xattrs) sys.setxattr(fd, key, value);
+        grown ||= xattrs.length > 0;
         sys.fchmod(fd, stat.mode & 0o7777);
         sys.futimens(fd, stat.atimeSeconds, stat.atimeNanos, stat.mtimeSeconds, stat.mtimeNanos);
       } finally {
@@ -44,6 +47,7 @@ export function dressParents(sys: Sys, { upper, below, paths }: DressParentsData
   } finally {
     sys.close(rootFd);
   }
+  return grown;
 }
 
 /** The directories of a view, nearest first: a bind of one, or an overlay of several. */

@@ -36,7 +36,7 @@ export async function fetchLayer(
     applied = await withApplyTarget(sys, unpack.mounts, unpack.tempDirectory, async (target) => {
       using writer = new LayerWriter(sys, target, unpack.limits);
       await eachChunkOfPieces(pieces, plan.encoding, context, (chunk) => writer.write(chunk));
-      return writer.finish(unpack.syncFs);
+      return writer.finish(unpack.syncFs, context);
     });
   }
   const digest = parseDigest(`${digestAlgorithm(descriptor.digest)}:${hash.digest('hex')}`);

@@ -21,7 +21,7 @@ export interface FetchJobRunner {
     name: 'dressParents',
     data: DressParentsData,
     options: { signal?: AbortSignal | undefined },
-  ): Promise<void>;
+  ): Promise<boolean>;
 }
 
 export interface LayerFetcherSettings {

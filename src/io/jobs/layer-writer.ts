@@ -3,10 +3,13 @@ import { createHash } from 'node:crypto';
 import { fail, wrap } from '../../api/model/errors.ts';
 import { parseDigest } from '../../api/model/ids.ts';
 import { type ApplyLayerResult, type LayerLimits, layerLimitsDefault } from '../../api/model/ports/differ.ts';
+import type { MeasuredTree } from '../../api/model/ports/snapshotter.ts';
 import { atFdCwd, type Sys } from '../../api/model/ports/sys.ts';
 import { LayerApplier } from '../archive/apply.ts';
+import type { StopCheck } from '../archive/decompress.ts';
 import { TarReader } from '../archive/tar-reader.ts';
 import type { ApplyTarget } from '../diff/target.ts';
+import { measureChanges } from '../snapshotters/measure-changes.ts';
 
 export class LayerWriter implements Disposable {
   readonly #sys: Sys;
@@ -39,8 +42,8 @@ export class LayerWriter implements Disposable {
     this.#reader.push(chunk);
   }
 
-  /** The stream is over: what had to wait is done, and flushed where `syncFs` asks for it. */
-  finish(syncFs: boolean): ApplyLayerResult {
+  /** The stream is over: what had to wait is done, flushed where `syncFs` asks for it, and measured if need be. */
+  finish(syncFs: boolean, measure?: StopCheck): ApplyLayerResult {
     this.#reader.finish();
     this.#applier.finish();
     if (syncFs && this.#target.direct) this.#sync();
@@ -50,7 +53,14 @@ export class LayerWriter implements Disposable {
       entries: this.#reader.entries,
       warnings: this.#applier.warnings,
       parentsMade: this.#applier.parentsMade,
+      measured: measure === undefined ? undefined : this.#measure(measure),
     };
+  }
+
+  #measure({ throwIfAborted }: StopCheck): MeasuredTree | undefined {
+    const { direct, directory } = this.#target;
+    if (!direct) return undefined;
+    return { directory, usage: measureChanges(this.#sys, undefined, directory, throwIfAborted) };
   }
 
   [Symbol.dispose](): void {

@@ -6,6 +6,7 @@ import type {
   BackendCommit,
   BackendSnapshot,
   CleanupReport,
+  MeasuredTree,
   Snapshotter,
   TreeJobs,
   Usage,
@@ -92,8 +93,13 @@ class Erofs implements Snapshotter, AsyncDisposable {
     return [{ type: 'overlay', source: 'overlay', target: '', options }];
   }
 
-  usage({ id }: Pick<BackendSnapshot, 'id'>, signal?: AbortSignal): Promise<Usage> {
-    return this.#jobs.measure(`${this.#directories.of(id)}/fs`, signal);
+  async usage(
+    { id }: Pick<BackendSnapshot, 'id'>,
+    signal?: AbortSignal,
+    measured?: MeasuredTree,
+  ): Promise<Usage> {
+    const directory = `${this.#directories.of(id)}/fs`;
+    return measured?.directory === directory ? measured.usage : this.#jobs.measure(directory, signal);
   }
 
   async commit({ id }: BackendCommit, signal?: AbortSignal): Promise<void> {

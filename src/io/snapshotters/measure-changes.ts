@@ -1,4 +1,4 @@
-// Measures what a copy-on-write copy of a tree has that the original has not.
+// Measures what a copy-on-write copy of a tree has that the original has not, or a tree that is no copy.
 import { constants } from 'node:fs';
 import { fail, wrap } from '../../api/model/errors.ts';
 import type { Usage } from '../../api/model/ports/snapshotter.ts';
@@ -12,7 +12,7 @@ const directoryFlags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_
  * Blocks and inodes of `upper` that are not, unchanged and under the same name, in `lower`; the root always counts.
  * A copy keeps inode numbers, so an equal one with equal size and time is the same file.
  */
-export function measureChanges(sys: Sys, lower: string, upper: string, check: () => void): Usage {
+export function measureChanges(sys: Sys, lower: string | undefined, upper: string, check: () => void): Usage {
   let blocks = 0;
   let inodes = 0;
   const linked = new Set<string>();
@@ -49,7 +49,8 @@ export function measureChanges(sys: Sys, lower: string, upper: string, check: ()
   try {
     withDirectory(sys, atFdCwd, upper, (upperFd) => {
       count(sys.fstat(upperFd));
-      withDirectory(sys, atFdCwd, lower, (lowerFd) => visit(lowerFd, upperFd, 0));
+      if (lower === undefined) visit(undefined, upperFd, 0);
+      else withDirectory(sys, atFdCwd, lower, (lowerFd) => visit(lowerFd, upperFd, 0));
     });
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw fail('not-found', `nothing to measure at ${upper}`, error);

@@ -4,6 +4,7 @@ import { fail } from '../../api/model/errors.ts';
 import type {
   BackendSnapshot,
   CleanupReport,
+  MeasuredTree,
   Snapshotter,
   TreeJobs,
   Usage,
@@ -63,8 +64,13 @@ class Native implements Snapshotter {
     return [{ type: 'bind', source, target: '', options: ['rbind', kind === 'view' ? 'ro' : 'rw'] }];
   }
 
-  usage({ id }: Pick<BackendSnapshot, 'id'>, signal?: AbortSignal): Promise<Usage> {
-    return this.#options.jobs.measure(this.#directories.of(id), signal);
+  async usage(
+    { id }: Pick<BackendSnapshot, 'id'>,
+    signal?: AbortSignal,
+    measured?: MeasuredTree,
+  ): Promise<Usage> {
+    const directory = this.#directories.of(id);
+    return measured?.directory === directory ? measured.usage : this.#options.jobs.measure(directory, signal);
   }
 
   ownLabels(): ReadonlyMap<string, string> {

@@ -4,6 +4,7 @@ import { fail } from '../../api/model/errors.ts';
 import type {
   BackendSnapshot,
   CleanupReport,
+  MeasuredTree,
   Snapshotter,
   TreeJobs,
   Usage,
@@ -107,8 +108,13 @@ class Overlayfs implements Snapshotter {
     return [{ type: 'overlay', source: 'overlay', target: '', options }];
   }
 
-  usage({ id }: Pick<BackendSnapshot, 'id'>, signal?: AbortSignal): Promise<Usage> {
-    return this.#options.jobs.measure(this.#upper(id), signal);
+  async usage(
+    { id }: Pick<BackendSnapshot, 'id'>,
+    signal?: AbortSignal,
+    measured?: MeasuredTree,
+  ): Promise<Usage> {
+    const directory = this.#upper(id);
+    return measured?.directory === directory ? measured.usage : this.#options.jobs.measure(directory, signal);
   }
 
   ownLabels(id: number): ReadonlyMap<string, string> {

@@ -3,6 +3,7 @@ import type { ApplyRequest, DiffRequest } from '../../proto/gen/services/diff/v1
 import type { Descriptor } from '../../proto/gen/types/descriptor.ts';
 import type { Mount } from '../../proto/gen/types/mount.ts';
 import type { Digest } from '../ids.ts';
+import type { MeasuredTree } from './snapshotter.ts';
 
 /** A program that reads a layer of one media type on stdin and writes it as another on stdout. */
 export interface StreamProcessor {
@@ -52,6 +53,8 @@ export interface ApplyLayerResult {
   warnings: string[];
   /** Directories that the archive leaves out and no layer below was known to have: made with the usual mode. */
   parentsMade: string[];
+  /** The tree as it is after the layer; undefined when that was not asked for or a mount stood in between. */
+  measured: MeasuredTree | undefined;
 }
 
 export interface DiffLayerData {

@@ -66,8 +66,8 @@ export interface DressParentsData {
 }
 
 export interface LayerFetcher {
-  /** Gives directories the look that they have below. */
-  dress(data: DressParentsData, signal?: AbortSignal): Promise<void>;
+  /** Gives directories the look that they have below. True when that may have changed what the tree takes on disk. */
+  dress(data: DressParentsData, signal?: AbortSignal): Promise<boolean>;
   /** Settles only when nothing of it runs any more. */
   fetch(request: FetchLayerRequest): Promise<FetchLayerResult>;
 }

@@ -41,6 +41,12 @@ export interface Usage {
   readonly inodes: number;
 }
 
+/** What somebody found who has filled a directory and knows that nobody has touched it since. */
+export interface MeasuredTree {
+  readonly directory: string;
+  readonly usage: Usage;
+}
+
 export interface CleanupReport {
   /** Entries that were removed because no record names them. */
   readonly removed: number;
@@ -63,8 +69,15 @@ export interface Snapshotter {
   create(snapshot: BackendSnapshot, signal?: AbortSignal): Promise<Created | void>;
   /** How to mount it. */
   mounts(snapshot: BackendSnapshot): Mount[] | Promise<Mount[]>;
-  /** Measures the own data of an active snapshot, parents left out; `not-found` when there is none. */
-  usage(snapshot: Pick<BackendSnapshot, 'id' | 'parents'>, signal?: AbortSignal): Promise<Usage>;
+  /**
+   * Measures the own data of an active snapshot, parents left out; `not-found` when there is none. `measured` is taken
+   * instead when it is of the very tree that would be measured.
+   */
+  usage(
+    snapshot: Pick<BackendSnapshot, 'id' | 'parents'>,
+    signal?: AbortSignal,
+    measured?: MeasuredTree,
+  ): Promise<Usage>;
   /**
    * Makes the data ready to be a parent, before the record says that it is. The snapshot stays active when the record
    * refuses, so that this may be called again.

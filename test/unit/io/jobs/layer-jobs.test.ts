@@ -74,6 +74,7 @@ test('every compression gives the digest of the whole uncompressed stream', opti
         entries: 1,
         warnings: [],
         parentsMade: [],
+        measured: undefined,
       });
       assert.equal(fs.statSync(path.join(directory, 'root/f')).size, 100_000);
     });

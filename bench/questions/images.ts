@@ -1,14 +1,11 @@
 // Images: pulled and unpacked, and every other way in and out, beside containerd; what a pull costs the others.
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { createClient } from '../../src/api/client/index.ts';
 import { type Daemon, type Kind, startDaemon } from '../../test/fixtures/daemon.ts';
 import { type Compression, crowdedImage, heavyImage } from '../../test/fixtures/image.ts';
 import type { Registry } from '../../test/fixtures/registry.ts';
-import { type Bench, type Medium, median, mediums, parentOf, type Question } from '../harness.ts';
+import { type Bench, type Medium, mediums, parentOf, type Question } from '../harness.ts';
+import { largeLayer } from '../large-layer.ts';
+import { ctrPull, deadlineMs, ownPull } from '../pulls.ts';
 import { type Stock, stockedRegistry } from '../stocked-registry.ts';
-
-const deadlineMs = 600_000;
 
 export const question: Question = {
   name: 'images',
@@ -22,7 +19,7 @@ export const question: Question = {
         if (compression === 'gzip') await ways(bench, medium, ref, registry);
       }
     }
-    await heavy(bench, `${registry.host}/library/heavy:x`);
+    await largeLayer(bench, `${registry.host}/library/heavy:x`);
   },
 };
 
@@ -74,15 +71,6 @@ async function seconds(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - before) / 1000;
 }
 
-async function ctrPull(daemon: Daemon, ref: string): Promise<void> {
-  await daemon.ctrOk(['images', 'pull', '--plain-http', ref], { timeoutMs: deadlineMs });
-}
-
-async function ownPull(daemon: Daemon, ref: string): Promise<void> {
-  using client = createClient({ address: daemon.address, namespace: daemon.namespace });
-  await client.pull(ref, { plainHttp: true });
-}
-
 async function ways(bench: Bench, medium: Medium, ref: string, registry: Registry): Promise<void> {
   const goal = { ratioMin: 1 };
   let pushes = 0;
@@ -107,63 +95,4 @@ async function ways(bench: Bench, medium: Medium, ref: string, registry: Registr
       return { 'export by ctr': exported, 'import by ctr': imported, 'push by ctr': pushed };
     },
   );
-}
-
-/** What a large layer does to the daemon: its peak memory, its main thread, and creates meanwhile. */
-async function heavy(bench: Bench, ref: string): Promise<void> {
-  const roundCount = bench.quick ? 1 : 2;
-  const memory = 'peak memory, one large layer';
-  const delay = 'event-loop delay p99 meanwhile';
-  const create = 'container create meanwhile, times quiet';
-  const taken: Record<Kind, { delayMs: number; slower: number }[]> = { troupe: [], containerd: [] };
-  const at = { medium: 'tmpfs', better: 'lower', roundCount } as const;
-  await bench.alternate({ ...at, unit: 'MB', goals: { [memory]: { valueMax: 300 } } }, async (kind) => {
-    const one = await loaded(kind, ref);
-    taken[kind].push(one);
-    return { [memory]: one.peakMb };
-  });
-  await bench.alternate({ ...at, unit: 'ms', goals: { [delay]: { valueMax: 10 } } }, async (kind, index) => ({
-    [delay]: taken[kind][index]?.delayMs ?? Number.NaN,
-  }));
-  await bench.alternate({ ...at, unit: 'x', goals: { [create]: { valueMax: 3 } } }, async (kind, index) => ({
-    [create]: taken[kind][index]?.slower ?? Number.NaN,
-  }));
-}
-
-async function loaded(kind: Kind, ref: string): Promise<{ peakMb: number; delayMs: number; slower: number }> {
-  const delayFile = `/dev/shm/troupe-bench-${process.pid}.delay`;
-  const preload = new URL('../loop-delay.ts', import.meta.url).href;
-  const env =
-    kind === 'troupe' ? { NODE_OPTIONS: `--import=${preload}`, TROUPE_BENCH_DELAY_FILE: delayFile } : {};
-  await using daemon = await startDaemon(kind, { parent: '/dev/shm', env });
-  try {
-    using client = createClient({ address: daemon.address, namespace: daemon.namespace });
-    let ids = 0;
-    const createMs = async (): Promise<number> => {
-      const id = `c${ids++}`;
-      const before = performance.now();
-      await client.services.containers.create({ container: { id, runtime: { name: 'r' } } });
-      const took = performance.now() - before;
-      await sleep(10);
-      return took;
-    };
-    const quiet: number[] = [];
-    for (let i = 0; i < 100; i++) quiet.push(await createMs());
-    // From here on the peak is that of the pull.
-    writeFileSync(`/proc/${daemon.pid}/clear_refs`, '5');
-    rmSync(delayFile, { force: true });
-    let running = true;
-    const busy: number[] = [];
-    const creates = (async () => {
-      while (running) busy.push(await createMs());
-    })();
-    await (kind === 'troupe' ? ownPull(daemon, ref) : ctrPull(daemon, ref));
-    running = false;
-    await creates;
-    const peak = /^VmHWM:\s*(\d+) kB/m.exec(readFileSync(`/proc/${daemon.pid}/status`, 'utf8'));
-    const delayMs = kind === 'troupe' ? Number(readFileSync(delayFile, 'utf8')) : Number.NaN;
-    return { peakMb: Number(peak?.[1]) / 1024, delayMs, slower: median(busy) / median(quiet) };
-  } finally {
-    rmSync(delayFile, { force: true });
-  }
 }

@@ -5,7 +5,7 @@ import { ProcessDetails } from '../../api/proto/gen/types/runc/options/oci.ts';
 import { defineActor } from '../../supervisor/actor.ts';
 import { type Call, noReply } from '../../supervisor/types.ts';
 import { addExec, deleteExec, startExec } from './execs.ts';
-import { create, deleteInit, dispose, start } from './init.ts';
+import { create, deleteWhenMade, dispose, start } from './init.ts';
 import type { ContainerProtocol } from './protocol.ts';
 import {
   type ContainerArgs,
@@ -81,7 +81,7 @@ export const containerActor = defineActor<ContainerProtocol, ContainerSignal, Co
     },
 
     delete(state, { execId }, call, context) {
-      if (execId === '') deleteInit(state, call, context);
+      if (execId === '') deleteWhenMade(state, call, context);
       else deleteExec(state, execId, call, context);
       return noReply;
     },
@@ -201,9 +201,10 @@ export const containerActor = defineActor<ContainerProtocol, ContainerSignal, Co
       ConnectResponse.create({ shimPid: process.pid, taskPid: state.created ? state.init.pid : 0 }),
 
     told(state, { execId }) {
-      const exit = execId === '' ? state.init.exit : state.execs.get(execId)?.exit;
-      if (exit === undefined || exit.told) return undefined;
-      exit.told = true;
+      const proc = execId === '' ? state.init : state.execs.get(execId);
+      if (proc?.exit === undefined || proc.exit.told) return undefined;
+      proc.exit.told = true;
+      proc.onTold?.();
       // An exec's exit that is told again after a takeover is known by its time; init's may come days later.
       if (execId === '' && !state.init.deleting) save(state);
       return undefined;

@@ -10,6 +10,8 @@ import { containerActor } from './actor.ts';
 import { type ContainerProtocol, containerPath } from './protocol.ts';
 import type { ContainerArgs } from './state.ts';
 
+const forever = { deadlineMs: Number.POSITIVE_INFINITY };
+
 export type ContainerDefaults = Omit<ContainerArgs, 'id' | 'bundle'>;
 
 export class ContainerDirectory {
@@ -31,7 +33,17 @@ export class ContainerDirectory {
   find(id: string): ActorRef<ContainerProtocol> {
     const path = containerPath(id);
     if (!this.#system.alive(path)) throw fail('not-found', `container "${id}"`);
-    return this.#system.ref(path);
+    const container = this.#system.ref<ContainerProtocol>(path);
+    return {
+      path,
+      cast: (op, request, options) => container.cast(op, request, options),
+      // One that ended while it was asked is one that is not there.
+      call: (op, request, options) =>
+        container.call(op, request, options).catch((error) => {
+          if (codeOf(error) !== 'unavailable' || this.#system.alive(path)) throw error;
+          throw fail('not-found', `container "${id}"`, error);
+        }),
+    };
   }
 
   /** All of them by id. */
@@ -50,9 +62,17 @@ export class ContainerDirectory {
       throw fail('already-exists', `container "${request.id}"`);
     }
     await this.#start(request.id, undefined);
+    const container = this.find(request.id);
     try {
-      return await this.find(request.id).call('create', request, options);
+      return await container.call('create', request, options);
     } catch (error) {
+      // The runtime goes on for a caller who has given up: its work is done, and then undone.
+      await container.call('delete', { execId: '' }, forever).catch((undoError) => {
+        if (codeOf(undoError) === 'not-found') return;
+        this.#defaults.log.error(`container ${request.id} that nobody wants cannot be deleted`, {
+          error: undoError,
+        });
+      });
       await this.#supervisor.stopChild(request.id);
       throw error;
     }

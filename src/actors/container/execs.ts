@@ -3,7 +3,7 @@ import { fail } from '../../api/model/errors.ts';
 import { checkIdentifier } from '../../api/model/ids.ts';
 import type { DeleteResponse, ExecProcessRequest } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { Call } from '../../supervisor/types.ts';
-import { answerWaiters, settleExits, watchProc } from './exits.ts';
+import { answerWaiters, settleExits, untilTold, watchProc } from './exits.ts';
 import {
   type ContainerContext,
   type ContainerState,
@@ -104,7 +104,9 @@ export function deleteExec(
   const proc = procOf(state, execId);
   if (proc.phase === 'running' || proc.phase === 'starting') throw cannot('delete', describe(state, proc));
   later(context, call, {
-    work: async () => await proc.io?.drain(state.args.limits.drainMs),
+    work: async () => {
+      await Promise.all([proc.io?.drain(state.args.limits.drainMs), untilTold(state, proc)]);
+    },
     finish() {
       proc.io?.close();
       proc.io = undefined;

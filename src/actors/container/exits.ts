@@ -88,3 +88,17 @@ export function answerWaiters(proc: Proc): void {
   for (const call of proc.waiters) call.reply(waitResponse(proc.exit));
   proc.waiters.clear();
 }
+
+/** Waits until the daemon has acknowledged the exit of a process, if it has ended; not longer than `toldMs`. */
+export async function untilTold(state: ContainerState, proc: Proc): Promise<void> {
+  if (proc.exit === undefined || proc.exit.told) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const earlier = proc.onTold;
+  proc.onTold = () => {
+    earlier?.();
+    resolve();
+  };
+  const timer = setTimeout(resolve, state.args.limits.toldMs);
+  await promise;
+  clearTimeout(timer);
+}

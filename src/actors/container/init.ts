@@ -3,7 +3,7 @@ import { fail, messageOf, wrap } from '../../api/model/errors.ts';
 import type { ContainerPlace, SpecFacts, Stdio } from '../../api/model/ports/container-host.ts';
 import { type CreateTaskRequest, DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { Call } from '../../supervisor/types.ts';
-import { answerWaiters, settleExits, watchProc } from './exits.ts';
+import { answerWaiters, settleExits, untilTold, watchProc } from './exits.ts';
 import {
   type ContainerContext,
   type ContainerState,
@@ -49,6 +49,8 @@ export function create(
   state.init = newProc('', { terminal, stdin, stdout, stderr }, new Uint8Array(0));
   const image = request.checkpoint === '' ? place.settings.criuImagePath : request.checkpoint;
   const checkpoint = image === '' ? undefined : { image, parent: request.parentCheckpoint };
+  const { promise, resolve } = Promise.withResolvers<void>();
+  state.making = promise;
   later(context, call, {
     work: async (): Promise<Made> => {
       const spec = host.readSpec(bundle);
@@ -96,8 +98,11 @@ export function create(
       save(state);
       return { pid: made.pid };
     },
-    // An exit that came meanwhile is told after the creation.
-    after: () => settleExits(state),
+    after: () => {
+      // An exit that came meanwhile is told after the creation.
+      settleExits(state);
+      resolve();
+    },
     failed() {
       host.records.forget(bundle);
     },
@@ -161,11 +166,30 @@ export function start(state: ContainerState, call: Call<{ pid: number }>, contex
   });
 }
 
-export function deleteInit(
+/** A container that is being made is deleted when that is over; one that comes to nothing is `not-found`. */
+export function deleteWhenMade(
   state: ContainerState,
   call: Call<DeleteResponse>,
   context: ContainerContext,
 ): void {
+  if (state.created || state.place === undefined) deleteInit(state, call, context);
+  else {
+    context.start(
+      () => state.making,
+      () => ({
+        proceed: () => {
+          try {
+            deleteInit(state, call, context);
+          } catch (error) {
+            call.fail(error);
+          }
+        },
+      }),
+    );
+  }
+}
+
+function deleteInit(state: ContainerState, call: Call<DeleteResponse>, context: ContainerContext): void {
   const place = placeOf(state);
   const { init, args } = state;
   const { host } = args;
@@ -181,6 +205,7 @@ export function deleteInit(
       );
       if (init.pid !== 0) await host.runtime.delete(place, state.spec, false, limits);
       await drained;
+      await untilTold(state, init);
       if (state.mounted) await host.unmountRootfs(place.bundle);
     },
     finish() {

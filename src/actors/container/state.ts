@@ -38,6 +38,8 @@ export interface ContainerLimits {
   readonly runtimeDeadlineMs: number;
   /** Waiting for the last output when a process is deleted. */
   readonly drainMs: number;
+  /** Waiting for the daemon to acknowledge an exit before its process is deleted: a shim that dies forgets it then. */
+  readonly toldMs: number;
   readonly execsMax: number;
   readonly waitersMax: number;
 }
@@ -45,6 +47,7 @@ export interface ContainerLimits {
 export const containerLimitsDefault: ContainerLimits = {
   runtimeDeadlineMs: 120_000,
   drainMs: 10_000,
+  toldMs: 2_000,
   execsMax: 4096,
   waitersMax: 4096,
 };
@@ -76,6 +79,7 @@ export interface Proc {
   /** The size that a client wants its terminal to have. */
   size: readonly [width: number, height: number] | undefined;
   onStopped: (() => void) | undefined;
+  onTold: (() => void) | undefined;
   readonly waiters: Set<Call<WaitResponse>>;
 }
 
@@ -99,6 +103,8 @@ export interface ContainerState {
   checkpoint: { image: string; parent: string } | undefined;
   cgroups: CgroupPaths | undefined;
   oom: CgroupWatch | undefined;
+  /** Settles when the creation that is under way has come to its end, whatever end. */
+  making: Promise<void>;
   /** One change of the container at a time. */
   busy: Promise<unknown>;
   /** The init process is gone: no exec may start, and its exit waits for theirs. */
@@ -125,6 +131,7 @@ export function newProc(execId: string, paths: StdioPaths, process: Uint8Array):
     deleting: false,
     size: undefined,
     onStopped: undefined,
+    onTold: undefined,
     waiters: new Set(),
   };
 }
@@ -144,6 +151,7 @@ export function newState(args: ContainerArgs): ContainerState {
     checkpoint: undefined,
     cgroups: undefined,
     oom: undefined,
+    making: Promise.resolve(),
     busy: Promise.resolve(),
     initGone: false,
     endingRest: false,

@@ -1,6 +1,6 @@
 // The task service of one shim as typed calls, through the shim's actor.
 import type { BinaryWriter } from '@bufbuild/protobuf/wire';
-import { fail } from '../../api/model/errors.ts';
+import { codeOf, fail } from '../../api/model/errors.ts';
 import { isConnectionClosed } from '../../api/model/ports/shim.ts';
 import {
   StateRequest,
@@ -8,7 +8,7 @@ import {
   TaskDefinition,
 } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { ActorRef } from '../../supervisor/types.ts';
-import type { ShimProtocol } from '../shim/protocol.ts';
+import type { ShimFacts, ShimProtocol } from '../shim/protocol.ts';
 
 interface Codec<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
@@ -56,6 +56,24 @@ export class ShimService {
       deadlineMs: deadlineMs + deadlineSlackMs,
       ...(this.#signal === undefined ? {} : { signal: this.#signal }),
     });
+    return this.#decode(method, answer);
+  }
+
+  /** Where the shim is, once that is known; undefined when there is none. */
+  async facts(deadlineMs: number): Promise<ShimFacts | undefined> {
+    try {
+      return await this.#shim.call('attach', undefined, {
+        deadlineMs,
+        ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+      });
+    } catch (error) {
+      // Its actor has ended with it.
+      if (codeOf(error) === 'unavailable') return undefined;
+      throw error;
+    }
+  }
+
+  #decode<Request, Response>(method: Method<Request, Response>, answer: Uint8Array): Response {
     try {
       return method.responseType.decode(answer);
     } catch (error) {
@@ -63,6 +81,9 @@ export class ShimService {
     }
   }
 }
+
+/** How many shims in a row may die under one question. */
+const asksMax = 5;
 
 /** The task service for one task. */
 export class ShimTask {
@@ -82,18 +103,29 @@ export class ShimTask {
     request: Request,
     limit: keyof TaskTimeouts | number = 'callMs',
   ): Promise<Response> {
-    const deadlineMs = typeof limit === 'number' ? limit : this.#timeouts[limit];
-    return await this.#service.call(method, request, deadlineMs);
+    return await this.#service.call(method, request, this.#msOf(limit));
   }
 
-  /** A shim that is gone has no such task: `not-found`. */
+  /** A shim that is gone has no such task: `not-found`. One that takes its tasks over is asked again. */
   async state(execId: string, limit: keyof TaskTimeouts | number = 'callMs'): Promise<StateResponse> {
-    try {
-      const request = StateRequest.create({ id: this.id, execId });
-      return await this.call(TaskDefinition.methods.state, request, limit);
-    } catch (error) {
-      if (!isConnectionClosed(error)) throw error;
-      throw fail('not-found', `task "${this.id}"`, error);
+    const request = StateRequest.create({ id: this.id, execId });
+    for (let asked = 1; ; asked++) {
+      try {
+        return await this.call(TaskDefinition.methods.state, request, limit);
+      } catch (error) {
+        if (!isConnectionClosed(error)) throw error;
+        if (asked < asksMax && (await this.#succeeded(limit))) continue;
+        throw fail('not-found', `task "${this.id}"`, error);
+      }
     }
+  }
+
+  /** After its shim has died: whether there is another one, which is waited for. */
+  async #succeeded(limit: keyof TaskTimeouts | number): Promise<boolean> {
+    return (await this.#service.facts(this.#msOf(limit))) !== undefined;
+  }
+
+  #msOf(limit: keyof TaskTimeouts | number): number {
+    return typeof limit === 'number' ? limit : this.#timeouts[limit];
   }
 }

@@ -32,13 +32,13 @@ import {
 import { systemClock } from '../../api/model/time.ts';
 import { TtrpcServer } from '../../api/ttrpc/server.ts';
 import { taskServices } from '../../api/ttrpc/task-service.ts';
+import { cgroupHierarchies } from '../../io/cgroups/remove.ts';
 import { createLineLog } from '../../io/log/lines.ts';
 import { createHost, type Host } from '../../io/oci/host.ts';
 import { loadRecord } from '../../io/oci/records.ts';
 import { decodeOptions } from '../../io/oci/settings.ts';
 import { readSpec } from '../../io/oci/spec.ts';
 import { openFdWatch } from '../../io/sys/fd-watch.ts';
-import type { parseMountInfo } from '../../io/sys/mountinfo.ts';
 import { openPeerCredentials } from '../../io/sys/peer.ts';
 import { joinCgroup, leaveSession, raiseOomScore, replaceStreams } from '../../io/sys/session.ts';
 import { createSys } from '../../io/sys/sys.ts';
@@ -89,7 +89,7 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
   raiseOomScore();
   sys.setChildSubreaper(true);
   const { shimCgroup } = decodeOptions(boot.options);
-  if (shimCgroup !== '') joinCgroup(shimCgroup, cgroupHierarchies(sys.mountInfo()));
+  if (shimCgroup !== '') joinCgroup(shimCgroup, cgroupHierarchies());
   process.title = `containerd-shim-troupe-v1 -namespace ${namespace} -id ${args.id} -address ${args.address}`;
   process.chdir('/');
 
@@ -300,12 +300,6 @@ function reapOrphans(host: Host): void {
       host.sweep();
     });
   });
-}
-
-function cgroupHierarchies(mounts: ReturnType<typeof parseMountInfo>): string[] {
-  return mounts
-    .filter(({ type }) => type === 'cgroup' || type === 'cgroup2')
-    .map(({ mountPoint }) => mountPoint);
 }
 
 const lingerMsDefault = 30_000;

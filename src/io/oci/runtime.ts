@@ -9,13 +9,21 @@ import type {
   Stdio,
 } from '../../api/model/ports/container-host.ts';
 import { CheckpointOptions } from '../../api/proto/gen/types/runc/options/oci.ts';
+import { cgroupsPathOf, removeCgroups } from '../cgroups/remove.ts';
 import type { FdWatch } from '../sys/fd-watch.ts';
 import type { RuntimeCommands } from './command.ts';
+import { makersEnd } from './makers.ts';
 import { kindOfVersion, quickDelete, quickStart, type RuntimeKind } from './quick.ts';
 
 /** What is left of the time when something has to be undone. */
 const undoDeadlineMs = 10_000;
 const versionDeadlineMs = 10_000;
+/**
+ * For how long a runtime goes on making a container for a caller who has given up, and one whose shim has died: killed
+ * halfway, it leaves behind what nobody knows of.
+ */
+const makingGraceMs = 3_000;
+const cgroupsTimeoutMs = 2_000;
 const fullCheckpoint = 'containerd.runc.v1.CheckpointOptions';
 
 export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRuntime {
@@ -54,14 +62,22 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
   };
 
   async function undo(place: ContainerPlace, error: unknown): Promise<never> {
-    if (statSync(join(place.settings.root, place.id), { throwIfNoEntry: false }) !== undefined) {
-      try {
+    try {
+      if (statSync(join(place.settings.root, place.id), { throwIfNoEntry: false }) !== undefined) {
         await plain(place, 'delete', { deadlineMs: undoDeadlineMs }, ['--force']);
-      } catch (undoError) {
-        throw fail(codeOf(error), `${messageOf(error)}; undoing failed: ${messageOf(undoError)}`, error);
       }
+      await removeLeftCgroups(place);
+    } catch (undoError) {
+      throw fail(codeOf(error), `${messageOf(error)}; undoing failed: ${messageOf(undoError)}`, error);
     }
     throw error;
+  }
+
+  /** A runtime that was killed may have made them without having written down where. */
+  async function removeLeftCgroups({ bundle, settings }: ContainerPlace): Promise<void> {
+    const path = settings.systemdCgroup ? undefined : cgroupsPathOf(bundle);
+    const left = path === undefined ? [] : await removeCgroups(path, cgroupsTimeoutMs);
+    if (left.length > 0) throw fail('unknown', `cgroup ${left[0]} cannot be removed: processes are in it`);
   }
 
   /** Runs what makes the init process: its pid comes in a file, its terminal over the console socket. */
@@ -77,6 +93,7 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
     const attached = io.attached(stop.signal);
     // Looked at below; a runtime that fails first must not leave a rejection behind.
     attached.catch(() => {});
+    using patient = patientLimits(limits);
     try {
       await commands.run({
         place,
@@ -91,7 +108,7 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
         ],
         fds: io.fds,
         failure,
-        limits,
+        limits: patient,
         onStarted: () => io.handedOver(),
       });
       await attached;
@@ -181,11 +198,13 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
 
     async delete(place, spec, force, limits) {
       if (!force && spec?.hasHooks === false && quickDelete(await kindOf(place), place)) return;
+      if (force) await makersEnd(place.bundle, Math.min(makingGraceMs, limits.deadlineMs));
       try {
         await plain(place, 'delete', limits, force ? ['--force'] : []);
       } catch (error) {
         if (!/does not exist/.test(messageOf(error))) throw error;
       }
+      if (force) await removeLeftCgroups(place);
     },
 
     pause: async (place, limits) => void (await plain(place, 'pause', limits)),
@@ -229,5 +248,24 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
     },
 
     sharesKernel: async (place) => (await kindOf(place)) !== 'other',
+  };
+}
+
+/** The same limits, where a caller who gives up ends the work only some time later. */
+function patientLimits({ deadlineMs, signal }: CommandLimits): CommandLimits & Disposable {
+  const late = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const onAbort = () => {
+    timer = setTimeout(() => late.abort(signal?.reason), makingGraceMs);
+  };
+  signal?.addEventListener('abort', onAbort, { once: true });
+  if (signal?.aborted) onAbort();
+  return {
+    deadlineMs,
+    signal: late.signal,
+    [Symbol.dispose]() {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    },
   };
 }

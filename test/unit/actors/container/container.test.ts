@@ -28,6 +28,7 @@ function machine() {
   let record: ContainerRecord | undefined;
   let nextPid = 100;
   let start: () => Promise<void> = async () => {};
+  let making: Promise<void> = Promise.resolve();
   const io: Stdio = {
     fds: [],
     consoleSocket: undefined,
@@ -43,7 +44,10 @@ function machine() {
   };
   const host: ContainerHost = {
     runtime: {
-      create: async () => nextPid++,
+      create: async () => {
+        await making;
+        return nextPid++;
+      },
       restore: refuse,
       start: () => start(),
       exec: async (_place, { id }) => {
@@ -106,10 +110,13 @@ function machine() {
     holdStart(work: () => Promise<void>) {
       start = work;
     },
+    holdCreate(until: Promise<void>) {
+      making = until;
+    },
   };
 }
 
-async function spawn(world: ReturnType<typeof machine>, bundle?: string) {
+async function spawn(world: ReturnType<typeof machine>, bundle?: string, toldMs = 0) {
   const system = new ActorSystem({ name: 'test' });
   const topics: string[] = [];
   const events = eventSender(
@@ -126,7 +133,10 @@ async function spawn(world: ReturnType<typeof machine>, bundle?: string) {
     events,
     log: quiet,
   };
-  const cell = await system.spawn('c', containerActor, { ...args, limits: containerLimitsDefault });
+  const cell = await system.spawn('c', containerActor, {
+    ...args,
+    limits: { ...containerLimitsDefault, toldMs },
+  });
   return { ref: system.ref<ContainerProtocol>('c'), topics, cell };
 }
 
@@ -231,4 +241,60 @@ test('a container that was not finished is cleared away', async () => {
   await assert.rejects(spawn(world, '/b'), { code: 'not-found' });
   assert.deepEqual(world.done, ['delete by force']);
   await until('the record is gone', () => (world.record() === undefined ? true : undefined));
+});
+
+test('a container that is being made is deleted when it is made, and is missing when it comes to nothing', async () => {
+  for (const fails of [false, true]) {
+    const world = machine();
+    const { ref, topics } = await spawn(world);
+    const made = Promise.withResolvers<void>();
+    world.holdCreate(made.promise);
+    const creating = ref.call('create', create);
+    creating.catch(() => {});
+    const deleting = ref.call('delete', { execId: '' });
+    deleting.catch(() => {});
+    // Whatever of its turns can run has run: it waits.
+    await ref.call('told', { execId: '' });
+    assert.deepEqual([world.done, topics], [[], []]);
+    if (fails) {
+      made.reject(fail('unknown', 'the runtime was killed'));
+      await assert.rejects(deleting, { code: 'not-found' });
+      assert.deepEqual(topics, []);
+    } else {
+      made.resolve();
+      await until('it is killed', () => (topics.includes('/tasks/create') ? true : undefined));
+      world.end((await creating).pid, 137);
+      assert.equal((await deleting).exitStatus, 137);
+      assert.deepEqual(topics, ['/tasks/create', '/tasks/exit', '/tasks/delete']);
+    }
+  }
+});
+
+test('a process is deleted when the daemon has acknowledged its exit: its shim may die any time', async () => {
+  const world = machine();
+  const { ref } = await spawn(world, undefined, 60_000);
+  const { pid } = await ref.call('create', create);
+  await ref.call('start', { execId: '' });
+  await ref.call('exec', exec('e1'));
+  const started = await ref.call('start', { execId: 'e1' });
+  world.end(started.pid, 3);
+  let deleted = '';
+  for (const [execId, end] of [
+    ['e1', started.pid],
+    ['', pid],
+  ] as const) {
+    world.end(end, 3);
+    await ref.call('wait', { execId });
+    const deleting = ref.call('delete', { execId }).then(() => {
+      deleted += `${execId};`;
+    });
+    await ref.call('state', { execId: '' });
+    assert.notEqual(world.record(), undefined);
+    const before = deleted;
+    await ref.call('told', { execId });
+    assert.equal(deleted, before);
+    await deleting;
+  }
+  assert.equal(deleted, 'e1;;');
+  assert.equal(world.record(), undefined);
 });

@@ -129,7 +129,9 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
         ? ttrpcService(v2.TaskDefinition, handlers as Handlers<v2.TaskDefinition>)
         : ttrpcService(v3.TaskDefinition, handlers as ShimHandlers);
     const server = new TtrpcServer({ services: [service] });
-    const path = join(directory, `s${allServers.length}`);
+    // A successor listens where the one before it did.
+    const known = bundles.get(id)?.address?.address.slice('unix://'.length);
+    const path = known ?? join(directory, `s${allServers.length}`);
     await server.listen({ path });
     servers.set(id, server);
     allServers.push(server);

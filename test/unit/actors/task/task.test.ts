@@ -157,6 +157,19 @@ test('the death of a shim ends its task with exit and delete events', options, a
   await other.call('start', init);
 });
 
+test('a shim that dies under a question and is taken over answers by its successor', options, async (t) => {
+  const fake = await createFake(t, { revives: true, shim: { state: () => silence() } });
+  const task = await fake.create();
+  // The successor knows of a start that it has not seen.
+  fake.options.shim = { state: ({ id }) => wire.StateResponse.create({ id, pid: 100, status: 2 }) };
+  const asking = task.call('state', { ...init, deadlineMs: 10_000 });
+  await fake.until(() => fake.calls.includes('web.state'));
+  await fake.servers.get('web')?.close();
+  const state = await asking;
+  assert.deepEqual([state.pid, state.status], [100, 2]);
+  assert.deepEqual(fake.topics(), []);
+});
+
 test(
   'an exit that a shim told before it died is not told again, and the deletion says how it was',
   options,

@@ -264,7 +264,7 @@ export class ShimSandboxes implements SandboxController {
   /** Ends the shim, removes its bundle, frees the id. */
   async #dispose(key: ShimKey): Promise<void> {
     try {
-      await this.#shim(key)?.call('dispose', undefined, { deadlineMs: Number.POSITIVE_INFINITY });
+      await this.#shim(key)?.call('dispose', { undone: false }, { deadlineMs: Number.POSITIVE_INFINITY });
     } catch (error) {
       this.#deps.log.debug('sandbox ended by itself', { ...key, error });
     }

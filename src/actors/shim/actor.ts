@@ -4,15 +4,8 @@ import { connectionClosedMessage, type ShimKey } from '../../api/model/ports/shi
 import type { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import { type ActorContext, defineActor } from '../../supervisor/actor.ts';
 import { type Call, noReply, type Settled } from '../../supervisor/types.ts';
-import {
-  callShim,
-  cleanUpShim,
-  type LiveShim,
-  launchShim,
-  loadShim,
-  type ShimDependencies,
-  shutdownShim,
-} from './live.ts';
+import { cleanUpShim, shutdownShim } from './ending.ts';
+import { callShim, type LiveShim, launchShim, loadShim, type ShimDependencies } from './live.ts';
 import type { ShimCall, ShimFacts, ShimProtocol } from './protocol.ts';
 import { reviveShim } from './revive.ts';
 
@@ -167,7 +160,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
 
     call: (state, request, call) => whenKnown(state, call as Call<never>, () => passOn(state, request, call)),
 
-    dispose: (state, _request, call, context) =>
+    dispose: (state, { undone }, call, context) =>
       whenKnown(state, call as Call<never>, () => {
         const { live, args } = state;
         args.record.registered = false;
@@ -182,7 +175,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
         context.start(
           async () => {
             await shutdownShim(args.deps, live);
-            await cleanUpShim(args.deps, live, true);
+            await cleanUpShim(args.deps, live, undone ? 'undone' : 'orderly');
           },
           (outcome) => ({ kind: 'ended', outcome }),
         );
@@ -284,7 +277,7 @@ function mayRevive(state: ShimState): boolean {
 function bury(state: ShimState, dead: LiveShim, context: Context): void {
   state.phase = 'ending';
   context.start(
-    async () => announce(state, await cleanUpShim(state.args.deps, dead, false)),
+    async () => announce(state, await cleanUpShim(state.args.deps, dead, 'died')),
     (outcome) => ({ kind: 'ended', outcome }),
   );
 }

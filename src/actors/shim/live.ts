@@ -10,7 +10,8 @@ import {
   type ShimRuntime,
   taskServiceOf,
 } from '../../api/model/ports/shim.ts';
-import { type DeleteResponse, ShutdownRequest } from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import type { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
+import { clearQuietly, deleteQuietly, removeQuietly, shutdownShim } from './ending.ts';
 import type { SandboxShim, ShimLaunch } from './protocol.ts';
 import { dialOrStart, type Revivals, reviveShim } from './revive.ts';
 
@@ -113,6 +114,8 @@ export async function launchShim(
     }
     try {
       await runtime.saveAddress(bundle, address);
+      // One of ours looks after its socket itself.
+      if (!runtime.revives(binary)) await runtime.keepSocket(bundle, address);
       if (connection.shared) {
         // A shim that holds other tasks already writes to the log of the first of them.
         logFifo.close();
@@ -126,7 +129,10 @@ export async function launchShim(
     return live;
   } catch (error) {
     logFifo?.close();
-    if (started) await deleteQuietly(deps, bundle, binary);
+    if (started) {
+      await deleteQuietly(deps, bundle, binary);
+      await clearQuietly(deps, bundle, undefined);
+    }
     await removeQuietly(deps, bundle);
     throw error;
   } finally {
@@ -211,6 +217,10 @@ export async function loadShim(
     if (address === undefined) throw fail('not-found', 'the bundle names no address');
     const joined = (await runtime.loadSandbox(bundle)) !== undefined;
     const connection = await dialPatiently(deps, key, address, stopping).catch(async (error) => {
+      if (await runtime.restoreSocket(bundle, address)) {
+        log.info('socket of a shim was gone and is put back', { bundle: bundle.path });
+        return await dialPatiently(deps, key, address, stopping);
+      }
       const dead = { bundle, binary, address, joined, logFifo: undefined };
       const revived = await reviveShim(deps, dead, stopping);
       if (revived === undefined) throw error;
@@ -224,6 +234,8 @@ export async function loadShim(
     stopping.throwIfAborted();
     log.warn('shim cannot be reached and is cleaned up', { bundle: bundle.path, error });
     const gone = await deleteQuietly(deps, bundle, binary);
+    const address = await runtime.loadAddress(bundle).catch(() => undefined);
+    await clearQuietly(deps, bundle, runtime.revives(binary) ? undefined : address);
     await removeQuietly(deps, bundle);
     return { gone };
   }
@@ -284,56 +296,5 @@ export async function callShim(
     const answer = await live.connection.call(taskServiceOf(2), method, payload, options);
     live.version = 2;
     return answer;
-  }
-}
-
-/** Shutdown and hang up. */
-export async function shutdownShim({ log, timeouts }: ShimDependencies, live: LiveShim): Promise<void> {
-  if (!live.connection.ended && !live.joined) {
-    const request = ShutdownRequest.encode(ShutdownRequest.create({ id: live.bundle.id })).finish();
-    try {
-      await callShim(live, 'Shutdown', request, { deadlineMs: timeouts.shutdownMs });
-    } catch (error) {
-      // A shim that leaves at once may close the connection before it has answered.
-      if (!live.connection.ended) log.warn('shim does not shut down', { bundle: live.bundle.path, error });
-    }
-  }
-  live.connection.close();
-}
-
-/** After the connection has ended, as `expected` or not: runs `delete`, removes the bundle. */
-export async function cleanUpShim(
-  deps: ShimDependencies,
-  live: LiveShim,
-  expected: boolean,
-): Promise<DeleteResponse | undefined> {
-  live.connection.close();
-  const { binary, bundle } = live;
-  const deleted = binary === undefined ? undefined : await deleteQuietly(deps, bundle, binary, expected);
-  live.logFifo?.close();
-  await removeQuietly(deps, live.bundle);
-  return deleted;
-}
-
-/** Runs the `delete` command; undefined, with a line in the log, when that fails. */
-async function deleteQuietly(
-  { runtime, log, timeouts }: ShimDependencies,
-  bundle: Bundle,
-  binary: string,
-  expected = false,
-): Promise<DeleteResponse | undefined> {
-  try {
-    return await runtime.delete(bundle, { binary, timeoutMs: timeouts.cleanupMs, expected });
-  } catch (error) {
-    log.warn('shim cleanup failed', { bundle: bundle.path, error });
-    return undefined;
-  }
-}
-
-async function removeQuietly({ runtime, log }: ShimDependencies, bundle: Bundle): Promise<void> {
-  try {
-    await runtime.removeBundle(bundle);
-  } catch (error) {
-    log.error('bundle cannot be removed', { bundle: bundle.path, error });
   }
 }

@@ -40,8 +40,11 @@ export interface ShimProtocol {
   attach: { request: undefined; reply: ShimFacts | undefined };
   /** One call of the shim; the reply is the encoded response. */
   call: { request: ShimCall; reply: Uint8Array };
-  /** Asks the shim to leave, hangs up, cleans up after it and removes the bundle. The actor ends. */
-  dispose: { request: undefined; reply: undefined };
+  /**
+   * Asks the shim to leave, hangs up, cleans up after it and removes the bundle. The actor ends. `undone`: its task was
+   * not deleted in good order, and something of it may be left.
+   */
+  dispose: { request: { undone: boolean }; reply: undefined };
 }
 
 export function shimPath(namespace: string, id: string): string {

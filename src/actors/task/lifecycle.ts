@@ -16,7 +16,7 @@ async function launch(shim: ActorRef<ShimProtocol>, request: TaskCreate, signal:
     return await shim.call('launch', request.launch, { ...forever, signal });
   } catch (error) {
     // An aborted call comes back at once; the shim's actor ends when everything is undone.
-    if (signal.aborted) await shim.call('dispose', undefined, forever).catch(() => undefined);
+    if (signal.aborted) await shim.call('dispose', { undone: true }, forever).catch(() => undefined);
     throw error;
   }
 }
@@ -46,7 +46,7 @@ export async function createTask(
     // Whatever the shim has made of it; the caller's signal does not stop this.
     const undo = new ShimTask(key.id, shim, timeouts);
     await undo.call(methods.delete, wire.DeleteRequest.create({ id: key.id })).catch(() => undefined);
-    await shim.call('dispose', undefined, forever).catch(() => undefined);
+    await shim.call('dispose', { undone: true }, forever).catch(() => undefined);
     throw wrapUnlessClosed('failed to create shim task', error);
   }
 }
@@ -66,7 +66,7 @@ export async function deleteTask(task: ShimTask, shim: ActorRef<ShimProtocol>): 
     if (codeOf(error) !== 'not-found') throw wrapUnlessClosed('failed to delete task', error);
     missing = error;
   }
-  await shim.call('dispose', undefined, forever);
+  await shim.call('dispose', { undone: response === undefined }, forever);
   if (response === undefined) throw missing;
   return response;
 }

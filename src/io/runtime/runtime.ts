@@ -28,6 +28,7 @@ import {
 } from './bootstrap.ts';
 import * as bundles from './bundle.ts';
 import { copyLog, makeLog } from './log.ts';
+import { clearCgroups, clearShim, keepSocket, restoreSocket } from './outside.ts';
 import { type CommandOutput, runCommand } from './process.ts';
 
 export interface ShimRuntimeConfig {
@@ -247,6 +248,14 @@ export function createShimRuntime(config: ShimRuntimeConfig, deps: ShimRuntimeDe
     },
     reopenLog: (bundle) => copyLog(logOf(bundle), (line) => deps.onLogLine(bundle, line)),
     dropLog: (bundle) => rm(logOf(bundle), { force: true }),
+    async keepSocket(bundle, address) {
+      keepSocket(bundle, address);
+    },
+    restoreSocket: async (bundle, address) => restoreSocket(bundle, address),
+    async clearAway(bundle, dead) {
+      if (dead !== undefined) await clearShim(dead, config.grpcAddress);
+      for (const path of await clearCgroups(bundle)) deps.onWarning(`cgroup ${path} is not empty and stays`);
+    },
     saveAddress: bundles.saveAddress,
     loadAddress: bundles.loadAddress,
     saveSandbox: bundles.saveSandbox,

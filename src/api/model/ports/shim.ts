@@ -115,6 +115,15 @@ export interface ShimRuntime {
   reopenLog(bundle: Bundle): Promise<{ close(): void }>;
   /** Removes the fifo of a bundle whose task is held by a shim that logs elsewhere. */
   dropLog(bundle: Bundle): Promise<void>;
+  /** Sees to it that the socket of a shim can be put back when its file is deleted, where that is possible. */
+  keepSocket(bundle: Bundle, address: ShimAddress): Promise<void>;
+  /** Puts a socket back whose file was deleted; false when there was nothing to put back. */
+  restoreSocket(bundle: Bundle, address: ShimAddress): Promise<boolean>;
+  /**
+   * Removes what is outside the bundle of a task whose shim did not leave in good order: the task's cgroups, and with
+   * `dead`, where a shim that is dead or out of reach listens, its process and its socket.
+   */
+  clearAway(bundle: Bundle, dead: ShimAddress | undefined): Promise<void>;
   saveAddress(bundle: Bundle, address: ShimAddress): Promise<void>;
   /** From bootstrap.json, else from the file `address` of older daemons; undefined without either. */
   loadAddress(bundle: Bundle): Promise<ShimAddress | undefined>;

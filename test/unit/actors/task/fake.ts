@@ -70,6 +70,8 @@ export interface FakeOptions {
   /** Starting a shim again brings up one that has the tasks of the one that died. */
   revives?: boolean;
   exitReportDelayMs?: number;
+  /** Puts the socket of a shim back whose file is gone. */
+  restoreSocket?: (id: string) => Promise<boolean>;
   /** The exit that the log of events has of the task (of its process `pid`) when its shim dies. */
   toldExit?: (id: string, pid: number) => Promise<TaskExit>;
 }
@@ -183,6 +185,13 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     dropLog: async () => undefined,
     saveSandbox: async () => undefined,
     loadSandbox: async () => undefined,
+    keepSocket: async () => undefined,
+    async restoreSocket({ id }) {
+      return (await fake.options.restoreSocket?.(id)) ?? false;
+    },
+    async clearAway({ id }, dead) {
+      calls.push(`${id}:clear${dead === undefined ? '' : ' shim'}`);
+    },
     async saveAddress(bundle, address) {
       stored(bundle).address = address;
     },

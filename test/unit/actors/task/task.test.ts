@@ -1,5 +1,6 @@
 // Tasks over shims that misbehave: errors, silence, and death at every point.
 import assert from 'node:assert/strict';
+import { renameSync } from 'node:fs';
 import { test } from 'node:test';
 import { shimPath } from '../../../../src/actors/shim/protocol.ts';
 import { taskPath } from '../../../../src/actors/task/protocol.ts';
@@ -67,17 +68,26 @@ test('failures on the way to a task are undone', options, async (t) => {
     [
       'dial',
       { address: (address) => ({ ...address, address: 'vsock://1:2' }) },
-      ['web:start', 'web:delete', 'web:remove'],
+      ['web:start', 'web:delete', 'web:clear', 'web:remove'],
     ],
     [
       'create',
       { shim: { create: () => Promise.reject(fail('unknown', 'OCI runtime create failed')) } },
-      ['web:start', 'web.create', 'web.delete', 'web.shutdown', 'web:delete', 'web:remove'],
+      ['web:start', 'web.create', 'web.delete', 'web.shutdown', 'web:delete', 'web:clear', 'web:remove'],
     ],
     [
       'connect',
       { shim: { ...noPid, connect: () => Promise.reject(fail('internal', 'no')) } },
-      ['web:start', 'web.create', 'web.connect', 'web.delete', 'web.shutdown', 'web:delete', 'web:remove'],
+      [
+        'web:start',
+        'web.create',
+        'web.connect',
+        'web.delete',
+        'web.shutdown',
+        'web:delete',
+        'web:clear',
+        'web:remove',
+      ],
     ],
   ];
   for (const [name, faulty, calls] of cases) {
@@ -101,7 +111,7 @@ test('a shim that dies on the way to a task is cleaned up, and nobody hears of i
     await fake.until(() => isGone(fake));
     assert.deepEqual(
       fake.calls.filter((call) => call.startsWith('web:')),
-      ['web:start', 'web:delete', 'web:remove'],
+      ['web:start', 'web:delete', 'web:clear shim', 'web:remove'],
     );
     assert.deepEqual(fake.topics(), []);
     await assertClean(fake);
@@ -128,7 +138,7 @@ test('a caller that gives up on a create gets it undone', options, async (t) => 
     await entered.promise;
     abort.abort();
     await assert.rejects(creating, { code: 'canceled' });
-    assert.deepEqual(fake.calls.slice(-2), ['web:delete', 'web:remove']);
+    assert.deepEqual(fake.calls.slice(-3), ['web:delete', 'web:clear', 'web:remove']);
     assert.ok(fake.calls.includes('web.shutdown'));
     await assertClean(fake);
   }
@@ -235,7 +245,7 @@ test(
       throw fail('not-found', 'container');
     };
     await assert.rejects(fake.tasks.delete({ namespace, id: 'web' }), { code: 'not-found' });
-    assert.deepEqual(fake.calls.slice(-3), ['web.shutdown', 'web:delete', 'web:remove']);
+    assert.deepEqual(fake.calls.slice(-4), ['web.shutdown', 'web:delete', 'web:clear', 'web:remove']);
     assert.deepEqual(fake.topics(), []);
     await assertClean(fake);
   },
@@ -291,6 +301,21 @@ test('malformed answers are errors of their call', options, async (t) => {
     code: 'unimplemented',
   });
   await task.call('start', init);
+});
+
+test('a shim whose socket was deleted while there was no daemon is found again', options, async (t) => {
+  const fake = await createFake(t);
+  await fake.plant('web');
+  const { address } = fake.bundles.get('web')?.address ?? {};
+  const path = String(address).slice('unix://'.length);
+  renameSync(path, `${path}.kept`);
+  fake.options.restoreSocket = async () => {
+    renameSync(`${path}.kept`, path);
+    return true;
+  };
+  await fake.tasks.recover({ runtimeOf: () => 'io.fake.v1' });
+  assert.deepEqual(await fake.task().call('start', init), { pid: 100 });
+  assert.ok(!fake.calls.includes('web:delete'));
 });
 
 test('calls for an exec ask for its state first', options, async (t) => {

@@ -51,10 +51,15 @@ export class TtrpcServer {
     return this.#connections.size;
   }
 
-  /** Listens at `path`, in place of a stale socket; a leading NUL makes it an abstract one (unix(7)). */
+  /**
+   * Listens at `path`, in place of a stale socket; a leading NUL makes it an abstract one (unix(7)). Called again, it
+   * goes on listening with a new socket; connections stay.
+   */
   async listen(options: ListenOptions): Promise<void> {
     const { path, mode = 0o660, uid, gid } = options;
     const abstract = path.startsWith('\0');
+    // Closed first: a socket that closes takes the file of its name along, whosever it is.
+    this.#server?.close();
     if (!abstract) removeStaleSocket(path);
     const server = createServer((socket) => this.accept(socket));
     this.#server = server;

@@ -1,7 +1,7 @@
 // When a shim without containers ends: after a while without visitors, and without turning away one who is on the way.
 import { rmSync, type Stats, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hideSocket } from './listening.ts';
+import { hideSocket, type SocketKeeper } from './listening.ts';
 
 export interface Lingerer {
   /** Somebody has come or may come. */
@@ -16,9 +16,11 @@ export function lingerer(given: {
   readonly busy: () => boolean;
   readonly socketPath: string;
   readonly lingerMs: number;
+  /** Looks after the socket's file while it is not hidden. */
+  readonly keeper: () => SocketKeeper | undefined;
   readonly onEnd: () => void;
 }): Lingerer {
-  const { busy, socketPath, lingerMs, onEnd } = given;
+  const { busy, socketPath, lingerMs, keeper, onEnd } = given;
   let touchedMs = performance.now();
   let hidden: ReturnType<typeof hideSocket> | undefined;
   const touch = () => {
@@ -40,6 +42,7 @@ export function lingerer(given: {
         await sleep(Math.max(leftMs, 10), undefined, { ref: false });
         continue;
       }
+      keeper()?.pause();
       hidden = hideSocket(socketPath);
       await sleep(graceMs);
       if (!busy() && idleMs() >= lingerMs) {
@@ -48,6 +51,7 @@ export function lingerer(given: {
       }
       hidden.back();
       hidden = undefined;
+      keeper()?.resume();
     }
   };
   // It reads and renames two files; what fails there is a broken directory, and the shim stays.

@@ -54,7 +54,7 @@ import { formatAnswer, parseBootstrapInput } from './bootstrap.ts';
 import { bundlesOfContainers } from './bundles.ts';
 import { eventForwarder } from './forward.ts';
 import { lingerer } from './linger.ts';
-import { answers, lockGroup, protectSocket } from './listening.ts';
+import { answers, lockGroup, type SocketKeeper, socketKeeper } from './listening.ts';
 
 const inputBytesMax = 10 * 1024 * 1024;
 const intensity = { restartsMax: 20, withinMs: 60_000 };
@@ -167,10 +167,12 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
       })
     : undefined;
 
+  let keeper: SocketKeeper | undefined;
   const linger = lingerer({
     busy: () => directory.size > 0 || sandbox?.held() === true,
     socketPath,
     lingerMs: lingerOf(env),
+    keeper: () => keeper,
     onEnd: () => void end('nothing is left to look after'),
   });
   const server = new TtrpcServer({
@@ -195,8 +197,8 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
     onError: (error) => log.warn('ttrpc connection', { error }),
     onConnection: () => linger.touch(),
   });
-  await server.listen({ path: socketPath, mode: 0o600 });
-  protectSocket(socketPath);
+  const listen = () => server.listen({ path: socketPath, mode: 0o600 });
+  await listen();
   const namespacePath = join(dirname(bundle), namespaceFile);
   const announced = group === '' && `${process.pid}\n${address}\n${args.address}\n`;
   if (announced !== false) writeFileSync(namespacePath, announced, { mode: 0o600 });
@@ -205,6 +207,7 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
   const end = async (why: string, code = 0) => {
     if (ending) return;
     ending = true;
+    keeper?.pause();
     log.info(`shim ends: ${why}`);
     if (announced !== false) rmSync(namespacePath, { force: true });
     await server.close();
@@ -214,6 +217,10 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
     await watch.stop();
     process.exit(code);
   };
+  keeper = socketKeeper({
+    ...{ socketPath, lock, listen, log },
+    onLost: () => void end('another shim has taken its address', 1),
+  });
   onGaveUp = () => void end('its actors fail too often', 1);
   process.on('SIGTERM', () => void end('SIGTERM'));
   process.on('SIGINT', () => void end('SIGINT'));

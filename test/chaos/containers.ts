@@ -1,8 +1,12 @@
 // The load of the chaos harness: containers that are made, run, killed and deleted, whatever happens around them.
+import { closeSync, constants, openSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ContainersDefinition } from '../../src/api/proto/gen/services/containers/v1/containers.ts';
 import { TasksDefinition } from '../../src/api/proto/gen/services/tasks/v1/tasks.ts';
+import { Options } from '../../src/api/proto/gen/types/runc/options/oci.ts';
 import { Status } from '../../src/api/proto/gen/types/task/task.ts';
+import { createSys } from '../../src/io/sys/sys.ts';
 import type { Daemon } from '../fixtures/daemon.ts';
 import type { GrpcClient } from '../fixtures/grpc.ts';
 
@@ -13,11 +17,20 @@ export interface Life {
   readonly exitCode: number;
   /** Of the process, once it was started. */
   pid: number | undefined;
-  /** Somebody may have sent SIGKILL. */
+  /** Somebody may have sent it a signal. */
+  signalled: boolean;
+  /** Somebody may have sent SIGKILL: a client, or who cleans up after a shim that is not ours. */
   killed: boolean;
-  /** What Wait or Delete said. */
+  /** A shim of ours was killed while this may have been ending: the kernel may have told nobody how. */
+  unsure: boolean;
+  /** What Delete said. */
   status: number | undefined;
-  readonly execs: Set<string>;
+  /** What Wait said, if it could be asked to the end. */
+  waited: number | undefined;
+  /** By exec id what Wait said. */
+  readonly execs: Map<string, number | undefined>;
+  /** Reads nothing: what the container prints fills the pipe. */
+  output: number | undefined;
 }
 
 export type Random = (below: number) => number;
@@ -34,13 +47,17 @@ export function randomOf(seed: number): Random {
 }
 
 const grpc = { notFound: 5, alreadyExists: 6 };
-const callDeadlineMs = 60_000;
+/** Limits that a loaded machine does not reach: it is not to be what fails. */
+const callDeadlineMs = 120_000;
+const waitDeadlineMs = 3_600_000;
 const codeOf = (error: unknown): number => Number((error as { code?: unknown }).code ?? -1);
 
 export interface LoadOptions {
   readonly daemon: Daemon;
   readonly rootfs: string;
   readonly runtime: string;
+  /** Name or path of the OCI runtime; empty: the shim's default. */
+  readonly binary: string;
   readonly containers: number;
   readonly random: Random;
 }
@@ -50,6 +67,8 @@ export class Load {
   readonly #options: LoadOptions;
   readonly #current = new Map<number, Life>();
   readonly #busy = new Set<number>();
+  readonly #waits: Promise<void>[] = [];
+  readonly #hurried = new AbortController();
   #client: GrpcClient;
   #count = 0;
   operations = 0;
@@ -64,7 +83,14 @@ export class Load {
     return { namespace: this.#options.daemon.namespace, deadlineMs: callDeadlineMs };
   }
 
+  /** Waits that were begun have been answered, or have no task to ask for any more. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#waits);
+  }
+
   close(): void {
+    this.#hurried.abort();
+    for (const life of this.lives) this.#hangUp(life);
     this.#client[Symbol.dispose]();
   }
 
@@ -132,22 +158,27 @@ export class Load {
       id: `c${number}`,
       exitCode: 10 + (number % 90),
       pid: undefined,
+      signalled: false,
       killed: false,
+      unsure: false,
       status: undefined,
-      execs: new Set(),
+      waited: undefined,
+      execs: new Map(),
+      output: undefined,
     };
     this.lives.push(life);
     // Noted first: whatever becomes of the calls, the next step finds out.
     this.#current.set(slot, life);
-    const { daemon, rootfs, runtime, random } = this.#options;
-    // Some write without a reader: their pipes fill, and nobody else may notice.
-    const loud = random(4) === 0;
+    const { daemon, rootfs, runtime, binary, random } = this.#options;
+    // Some print to somebody who does not read: their pipes fill, and nobody else may notice.
+    const loud = random(8) === 0;
+    const io = loud ? this.#openPipe(life) : {};
     const busy = loud ? 'yes & ' : '';
     const script = `trap "exit ${life.exitCode}" TERM; ${busy}while :; do sleep 0.05; done`;
     const spec = specOf(script, `/${daemon.namespace}/${life.id}`);
     const container = {
       id: life.id,
-      runtime: { name: runtime },
+      runtime: { name: runtime, ...(binary === '' ? {} : { options: optionsOf(binary) }) },
       spec: {
         typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec',
         value: Buffer.from(JSON.stringify(spec)),
@@ -155,7 +186,8 @@ export class Load {
     };
     await this.#client.call(ContainersDefinition, 'create', { container }, this.#at);
     const mount = { type: 'bind', source: rootfs, options: ['rbind', 'ro'] };
-    await this.#client.call(TasksDefinition, 'create', { containerId: life.id, rootfs: [mount] }, this.#at);
+    const request = { containerId: life.id, rootfs: [mount], ...io };
+    await this.#client.call(TasksDefinition, 'create', request, this.#at);
     await this.#start(life);
   }
 
@@ -163,11 +195,43 @@ export class Load {
     const request = { containerId: life.id };
     const { pid } = await this.#client.call(TasksDefinition, 'start', request, this.#at);
     life.pid = pid;
+    this.#waits.push(this.#watch(life));
+  }
+
+  /** As clients do: waits for the end, and again when the daemon was away. */
+  async #watch(life: Life): Promise<void> {
+    while (!this.#hurried.signal.aborted) {
+      try {
+        const wait = { containerId: life.id };
+        const options = { namespace: this.#options.daemon.namespace, deadlineMs: waitDeadlineMs };
+        const { exitStatus } = await this.#client.call(TasksDefinition, 'wait', wait, options);
+        life.waited = exitStatus;
+        return;
+      } catch (error) {
+        if (codeOf(error) === grpc.notFound) return;
+        await sleep(100);
+      }
+    }
+  }
+
+  #openPipe(life: Life): { stdout: string; stderr: string } {
+    const path = join(this.#options.daemon.directory, `out-${life.id}`);
+    createSys().mkfifo(path, 0o600);
+    life.output = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    return { stdout: path, stderr: path };
+  }
+
+  /** As clients do when their task is deleted. */
+  #hangUp(life: Life): void {
+    if (life.output === undefined) return;
+    closeSync(life.output);
+    life.output = undefined;
+    rmSync(join(this.#options.daemon.directory, `out-${life.id}`), { force: true });
   }
 
   async #exec(life: Life): Promise<void> {
     const execId = `e${this.operations}x${life.execs.size}`;
-    life.execs.add(execId);
+    life.execs.set(execId, undefined);
     const process = { ...processOf(['sh', '-c', 'exit 5']), terminal: false };
     const spec = {
       typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Process',
@@ -176,12 +240,14 @@ export class Load {
     const key = { containerId: life.id, execId };
     await this.#client.call(TasksDefinition, 'exec', { ...key, spec }, this.#at);
     await this.#client.call(TasksDefinition, 'start', key, this.#at);
-    await this.#client.call(TasksDefinition, 'wait', key, this.#at);
+    const { exitStatus } = await this.#client.call(TasksDefinition, 'wait', key, this.#at);
+    life.execs.set(execId, exitStatus);
     await this.#client.call(TasksDefinition, 'deleteProcess', key, this.#at);
   }
 
   async #kill(life: Life, signal: number): Promise<void> {
     // Before the call: it may arrive though its answer does not.
+    life.signalled = true;
     if (signal === 9) life.killed = true;
     await this.#client.call(TasksDefinition, 'kill', { containerId: life.id, signal }, this.#at);
   }
@@ -192,7 +258,9 @@ export class Load {
     life.status = exitStatus;
   }
 
-  async #forget({ id }: Life): Promise<void> {
+  async #forget(life: Life): Promise<void> {
+    const { id } = life;
+    this.#hangUp(life);
     await this.#client.call(ContainersDefinition, 'delete', { id }, this.#at).catch((error) => {
       if (codeOf(error) !== grpc.notFound) throw error;
     });
@@ -202,6 +270,7 @@ export class Load {
   async end(life: Life): Promise<true> {
     const status = await this.statusOf(life);
     if (status !== undefined && status !== Status.STOPPED) {
+      life.signalled = true;
       life.killed = true;
       const waiting = this.#client.call(TasksDefinition, 'wait', { containerId: life.id }, this.#at);
       waiting.catch(() => undefined);
@@ -217,6 +286,11 @@ export class Load {
     await this.#forget(life);
     return true;
   }
+}
+
+function optionsOf(binaryName: string) {
+  const value = Options.encode(Options.create({ binaryName })).finish();
+  return { typeUrl: 'containerd.runc.v1.Options', value };
 }
 
 function processOf(args: readonly string[]) {

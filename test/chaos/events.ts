@@ -31,12 +31,11 @@ interface Told {
   status?: number;
 }
 
-/** `unwatched`: containers whose shim somebody killed or cut off: nobody can know how they ended. */
-export function complaintsOf(
-  events: readonly Envelope[],
-  lives: readonly Life[],
-  unwatched: ReadonlySet<string>,
-): string[] {
+/**
+ * `ours`: the shim takes its containers over when it was killed, and loses nothing that it has told a client. Of any
+ * other shim that was killed nobody hears any more of execs; its container is killed, and that is told.
+ */
+export function complaintsOf(events: readonly Envelope[], lives: readonly Life[], ours: boolean): string[] {
   const told = new Map<string, Told[]>();
   const note = (id: string, process: string, entry: Told) => {
     const key = process === '' || process === id ? id : `${id}/${process}`;
@@ -66,30 +65,44 @@ export function complaintsOf(
     const shown = `${life.id}: ${list.map(({ topic, status }) => topic.slice(7) + (status ?? '')).join(' ')}`;
     const exits = list.filter(({ topic }) => topic === '/tasks/exit');
     const order = list.map(({ topic }) => ['/tasks/start', '/tasks/exit', '/tasks/delete'].indexOf(topic));
-    const watched = !unwatched.has(life.id);
-    if (exits.length > 1) complaints.push(`${shown}: told more than once`);
-    if (life.pid !== undefined && exits.length === 0 && watched)
-      complaints.push(`${shown}: exit is not told`);
+    const started = life.pid !== undefined || list.some(({ topic }) => topic === '/tasks/start');
+    if (exits.length > 1) complaints.push(`${shown}: exit told ${exits.length} times`);
+    if (started && exits.length === 0) complaints.push(`${shown}: exit is not told`);
     // One that was created and never started may tell its end after its deletion.
-    const started = list.some(({ topic }) => topic === '/tasks/start');
     if (started && order.some((rank, index) => index > 0 && rank < (order[index - 1] ?? 0))) {
       complaints.push(`${shown}: out of order`);
     }
     const status = exits[0]?.status;
-    if (status !== undefined && started && watched) {
-      if (status !== life.exitCode && !(status === 137 && life.killed)) {
+    if (status !== undefined && started) {
+      const known = status === life.exitCode || (status === 137 && life.killed);
+      if (!known && !(status === 255 && life.unsure)) {
         complaints.push(`${shown}: status ${status}, not ${life.exitCode}`);
       }
-      if (life.status !== undefined && life.status !== status) {
-        complaints.push(`${shown}: deleted with status ${life.status}`);
+      for (const [who, said] of [
+        ['Delete', life.status],
+        ['Wait', life.waited],
+      ] as const) {
+        if (said !== undefined && said !== status) complaints.push(`${shown}: ${who} said ${said}`);
       }
     }
-    for (const execId of life.execs) {
-      const exec = told.get(`${life.id}/${execId}`) ?? [];
-      const ended = exec.filter(({ topic }) => topic === '/tasks/exit').length;
-      if (ended > 1) complaints.push(`${life.id}/${execId}: exit told ${ended} times`);
-      if (exec[0]?.topic === '/tasks/exit') complaints.push(`${life.id}/${execId}: exit before its start`);
-    }
+    complaints.push(...execComplaints(life, told, ours));
+  }
+  return complaints;
+}
+
+function execComplaints(life: Life, told: ReadonlyMap<string, Told[]>, ours: boolean): string[] {
+  const complaints: string[] = [];
+  for (const [execId, waited] of life.execs) {
+    const exec = told.get(`${life.id}/${execId}`) ?? [];
+    const shown = `${life.id}/${execId}: ${exec.map(({ topic, status }) => topic.slice(7) + (status ?? '')).join(' ')}`;
+    const exits = exec.filter(({ topic }) => topic === '/tasks/exit');
+    if (exits.length > 1) complaints.push(`${shown}: exit told ${exits.length} times`);
+    if (exec[0]?.topic === '/tasks/exit') complaints.push(`${shown}: exit before its start`);
+    if (waited === undefined) continue;
+    if (exits.length === 0 && ours) complaints.push(`${shown}: exit is not told, Wait said ${waited}`);
+    if (exits.length > 0 && exits[0]?.status !== waited) complaints.push(`${shown}: Wait said ${waited}`);
+    const known = waited === 5 || (waited === 137 && (life.signalled || life.killed));
+    if (!known && !(waited === 255 && life.unsure)) complaints.push(`${shown}: status ${waited}, not 5`);
   }
   return complaints;
 }

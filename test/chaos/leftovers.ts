@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Daemon, shimsOf } from '../fixtures/daemon.ts';
+import { processes } from '../fixtures/process.ts';
 import { mountsBelow } from '../fixtures/scratch.ts';
 
 function list(path: string): string[] {
@@ -29,9 +30,9 @@ export function descriptorsOf(pid: number): Map<string, number> {
 }
 
 /** Processes in control groups of the daemon's namespace. */
-function cgroupsOf(namespace: string): { paths: string[]; processes: number[] } {
+function cgroupsOf(namespace: string): { paths: string[]; members: number[] } {
   const paths: string[] = [];
-  const processes: number[] = [];
+  const members: number[] = [];
   for (const hierarchy of [
     '/sys/fs/cgroup',
     ...list('/sys/fs/cgroup').map((name) => join('/sys/fs/cgroup', name)),
@@ -40,11 +41,17 @@ function cgroupsOf(namespace: string): { paths: string[]; processes: number[] } 
       const path = join(hierarchy, namespace, name);
       if (!existsSync(join(path, 'cgroup.procs'))) continue;
       paths.push(path);
-      const members = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean);
-      processes.push(...members.map(Number));
+      const pids = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean);
+      members.push(...pids.map(Number));
     }
   }
-  return { paths, processes: [...new Set(processes)] };
+  return { paths, members: [...new Set(members)] };
+}
+
+function fifosBelow(directory: string): string[] {
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFIFO())
+    .map((entry) => join(entry.parentPath, entry.name));
 }
 
 /** One line for each thing that is left. Descriptors may be as many as `before`. */
@@ -55,12 +62,19 @@ export function leftovers(
 ): string[] {
   const { address, directory, namespace, root, state } = daemon;
   const found: string[] = [];
+  const shims = new Set(shimsOf(address).map(({ pid }) => pid));
+  // Shims, and runs of the OCI runtime, which name the namespace in their words.
+  for (const { pid, args } of processes()) {
+    if (pid !== daemon.pid && args.some((arg) => arg.includes(namespace)) && !shims.has(pid)) {
+      found.push(`process ${pid}: ${args.join(' ').slice(0, 200)}`);
+    }
+  }
   for (const { pid, args } of shimsOf(address)) found.push(`shim ${pid}: ${args.join(' ').slice(0, 100)}`);
   for (const point of mountsBelow(directory)) {
     if (point.includes('io.containerd.runtime.v2.task')) found.push(`mount ${point}`);
   }
-  const { paths, processes } = cgroupsOf(namespace);
-  found.push(...paths.map((path) => `cgroup ${path}`), ...processes.map((pid) => `process ${pid}`));
+  const { paths, members } = cgroupsOf(namespace);
+  found.push(...paths.map((path) => `cgroup ${path}`), ...members.map((pid) => `process ${pid}`));
   for (const place of [state, root]) {
     const bundles = list(join(place, 'io.containerd.runtime.v2.task', namespace));
     // Word of the shim for its launcher, no bundle.
@@ -68,7 +82,13 @@ export function leftovers(
       found.push(`bundle ${name} below ${place}`);
   }
   for (const id of list(`/run/containerd/runc/${namespace}`)) found.push(`runtime state of ${id}`);
-  for (const socket of sockets) if (existsSync(socket)) found.push(`socket ${socket}`);
+  for (const socket of sockets) {
+    // Beside its socket a shim of ours has files of its own.
+    for (const suffix of ['', '.lock', '.used', '.closing']) {
+      if (existsSync(socket + suffix)) found.push(`socket ${socket}${suffix}`);
+    }
+  }
+  found.push(...fifosBelow(state).map((path) => `fifo ${path}`));
   for (const [kind, count] of descriptorsOf(daemon.pid)) {
     const allowed = before.get(kind) ?? 0;
     if (count > allowed) found.push(`${count} descriptors of kind ${kind}, ${allowed} before`);

@@ -6,7 +6,7 @@ import { setSequence } from '../../api/model/envelope.ts';
 import { fail } from '../../api/model/errors.ts';
 import type { ReadTxn, StoreTxn } from '../../api/model/ports/store.ts';
 import { nsOfTimestamp } from '../../api/model/time.ts';
-import { TaskCreate, TaskExit } from '../../api/proto/gen/events/task.ts';
+import { TaskCreate, TaskDelete, TaskExit } from '../../api/proto/gen/events/task.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
 import type { MetadataReadTxn, Table } from './schema.ts';
 
@@ -28,6 +28,16 @@ const sizedPerEvent = 64;
 const keyBytes = 8;
 const exitTopic = '/tasks/exit';
 const createTopic = '/tasks/create';
+const deleteTopic = '/tasks/delete';
+
+/** What shims and daemons have told of one task. */
+export interface ToldTask {
+  readonly created: boolean;
+  readonly exit: TaskExit | undefined;
+  readonly deleted: boolean;
+}
+
+const toldNothing: ToldTask = { created: false, exit: undefined, deleted: false };
 
 export class EventLog {
   readonly #limits: EventLogLimits;
@@ -72,25 +82,31 @@ export class EventLog {
   }
 
   /**
-   * How the first process of a container's present task ended, if that is among the last events. Pids are used again,
-   * and so are ids: only what came after the task's creation counts. `pid` is 0 when it is not known.
+   * What the last events say of a container's present task, of its first process. Pids are used again, and so are ids:
+   * only what came after the task's creation counts. `pid` is 0 when it is not known.
    */
-  exitOf(txn: ReadTxn<Table>, namespace: string, id: string, pid: number): TaskExit | undefined {
+  toldOf(txn: ReadTxn<Table>, namespace: string, id: string, pid: number): ToldTask {
     this.#ensureOpen(txn);
     let wanted = pid;
-    let found: TaskExit | undefined;
+    let told: ToldTask = toldNothing;
     for (const envelope of recentEvents(txn, this.#first, this.#last)) {
       if (envelope.namespace !== namespace) continue;
       const create = payloadOf(envelope, createTopic, TaskCreate);
       if (create?.containerId === id) {
         if (pid === 0) wanted = create.pid;
-        found = undefined;
+        told = { ...toldNothing, created: pid === 0 || create.pid === pid };
       }
       const exit = payloadOf(envelope, exitTopic, TaskExit);
-      if (exit === undefined || exit.containerId !== id || exit.id !== id) continue;
-      if (wanted === 0 || exit.pid === wanted) found ??= exit;
+      if (exit?.containerId === id && exit.id === id && (wanted === 0 || exit.pid === wanted)) {
+        told = { ...told, exit: told.exit ?? exit };
+      }
+      const gone = payloadOf(envelope, deleteTopic, TaskDelete);
+      // Of an exec some shims tell the deletion too.
+      if (gone?.containerId === id && ['', id].includes(gone.id) && (wanted === 0 || gone.pid === wanted)) {
+        told = { ...told, deleted: true };
+      }
     }
-    return found;
+    return told;
   }
 
   /** After a transaction that failed: what is known of the log is read again. */

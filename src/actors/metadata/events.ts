@@ -1,9 +1,8 @@
 // Events that come from outside the store: clients publish, shims and the task actors forward. They are answered when
 // their rows are durable.
 import { encodeForwarded } from '../../api/model/envelope.ts';
-import type { TaskExit } from '../../api/proto/gen/events/task.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
-import { eventsAfter, identityOf, type LoggedEvent, oldestEvent } from './event-log.ts';
+import { eventsAfter, identityOf, type LoggedEvent, oldestEvent, type ToldTask } from './event-log.ts';
 import type { MetadataStoreReader } from './schema.ts';
 import type { WriteTxn } from './txn.ts';
 
@@ -16,12 +15,12 @@ export interface EventsLogProtocol {
   /** Encoded envelopes, checked, with the times at which they happened; one that came before is not logged again. */
   'events.forward': { request: { envelopes: readonly Uint8Array[] }; reply: void };
   /**
-   * How a task's first process ended, as its shim told it. An operation, not a read: it comes after the events that
-   * were forwarded before it, durable or not.
+   * What was told of a task and its first process. An operation, not a read: it comes after the events that were
+   * forwarded before it, durable or not.
    */
-  'events.exitOf': {
+  'events.toldOf': {
     request: { namespace: string; id: string; pid: number };
-    reply: TaskExit | undefined;
+    reply: ToldTask;
   };
 }
 
@@ -38,8 +37,8 @@ export const eventOps = {
     }
   },
 
-  'events.exitOf'(txn: WriteTxn, { namespace, id, pid }: RequestOf<'events.exitOf'>) {
-    return txn.exitOf(namespace, id, pid);
+  'events.toldOf'(txn: WriteTxn, { namespace, id, pid }: RequestOf<'events.toldOf'>) {
+    return txn.toldOf(namespace, id, pid);
   },
 };
 

@@ -5,8 +5,7 @@ import { encodeEvent } from '../../api/model/envelope.ts';
 import type { JournaledStore, Write } from '../../api/model/ports/journaled-store.ts';
 import type { Entry, RangeOptions, ReadTxn } from '../../api/model/ports/store.ts';
 import type { Clock } from '../../api/model/time.ts';
-import type { TaskExit } from '../../api/proto/gen/events/task.ts';
-import type { EventLog } from './event-log.ts';
+import type { EventLog, ToldTask } from './event-log.ts';
 import type { Collection } from './gc/collection.ts';
 import type { Table } from './schema.ts';
 
@@ -25,8 +24,8 @@ export interface WriteTxn {
   emitEncoded(envelope: Uint8Array): void;
   /** Whether a forwarded event with this identity was logged not long ago. */
   isRepeat(identity: string | undefined): boolean;
-  /** See `EventLog.exitOf`. */
-  exitOf(namespace: string, id: string, pid: number): TaskExit | undefined;
+  /** See `EventLog.toldOf`. */
+  toldOf(namespace: string, id: string, pid: number): ToldTask;
   /** The collection that runs, for the collector's operations. */
   readonly collection: Collection;
 }
@@ -103,8 +102,8 @@ export class OperationTxn implements WriteTxn {
     return identity !== undefined && this.#log.isRepeat(this.#under, identity);
   }
 
-  exitOf(namespace: string, id: string, pid: number): TaskExit | undefined {
-    return this.#log.exitOf(this.#under, namespace, id, pid);
+  toldOf(namespace: string, id: string, pid: number): ToldTask {
+    return this.#log.toldOf(this.#under, namespace, id, pid);
   }
 
   /**

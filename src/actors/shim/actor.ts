@@ -21,8 +21,11 @@ export interface ShimArgs {
   readonly key: ShimKey;
   readonly record: ShimRecord;
   readonly deps: ShimDependencies;
-  /** Tells the world that a registered task is gone; `deleted` is what the `delete` command answered, if it did. */
-  readonly onDeath: (key: ShimKey, deleted: DeleteResponse | undefined) => Promise<void>;
+  /**
+   * Tells the world that a task is gone; `deleted` is what the `delete` command answered, if it did. `known`: it was
+   * registered; otherwise an earlier daemon may have had it.
+   */
+  readonly onDeath: (key: ShimKey, deleted: DeleteResponse | undefined, known: boolean) => Promise<void>;
   /** Runtime of the container, for bundles that do not name their binary. */
   readonly fallbackRuntime?: string | undefined;
 }
@@ -205,7 +208,7 @@ export const shimActor = defineActor<ShimProtocol, ShimSignal, ShimState, ShimAr
         else {
           state.phase = 'ending';
           context.start(
-            () => announce(state, found.gone),
+            () => announce(state, found.gone, true),
             (outcome) => ({ kind: 'ended', outcome }),
           );
         }
@@ -282,8 +285,13 @@ function bury(state: ShimState, dead: LiveShim, context: Context): void {
   );
 }
 
-async function announce({ args }: ShimState, deleted: DeleteResponse | undefined): Promise<void> {
-  if (!args.record.registered) return;
+async function announce(
+  { args }: ShimState,
+  deleted: DeleteResponse | undefined,
+  mayBeKnown = false,
+): Promise<void> {
+  const known = args.record.registered;
+  if (!known && !mayBeKnown) return;
   args.record.registered = false;
-  await args.onDeath(args.key, deleted);
+  await args.onDeath(args.key, deleted, known);
 }

@@ -8,12 +8,13 @@ import { TaskDelete, TaskExit } from '../../api/proto/gen/events/task.ts';
 import type { Timestamp } from '../../api/proto/gen/google/protobuf/timestamp.ts';
 import type { DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import { Envelope } from '../../api/proto/gen/types/event.ts';
+import type { ToldTask } from '../metadata/event-log.ts';
 
 export interface DeathDependencies {
   /** Hands encoded envelopes to the subscribers. */
   readonly publish: (envelopes: readonly Uint8Array[]) => Promise<void>;
-  /** The exit of a task's first process (`pid`, 0 when unknown) if its shim has told it. */
-  readonly exitOf: (key: ShimKey, pid: number) => Promise<TaskExit | undefined>;
+  /** What was told of a task and of its first process (`pid`, 0 when unknown). */
+  readonly toldOf: (key: ShimKey, pid: number) => Promise<ToldTask>;
   /** Nanoseconds since the epoch. */
   readonly nowNs: () => bigint;
   readonly log: Log;
@@ -42,10 +43,15 @@ export async function publishExit(
   await publish([Envelope.encode({ timestamp, namespace, topic: '/tasks/exit', event }).finish()]);
 }
 
+/** 0 when it is not known: shims say -1 then. */
+function pidOf(deleted: DeleteResponse | undefined): number {
+  return deleted === undefined || deleted.pid === 0xffff_ffff ? 0 : deleted.pid;
+}
+
 /** A shim that told the exit before it died has told it for good: each exit is reported once. */
-async function toldExit({ exitOf, log }: DeathDependencies, key: ShimKey, pid: number) {
+async function askLog({ toldOf, log }: DeathDependencies, key: ShimKey, pid: number) {
   try {
-    return await exitOf(key, pid);
+    return await toldOf(key, pid);
   } catch (error) {
     log.warn('it is not known whether an exit was told: it is told again', {
       ...key,
@@ -55,20 +61,26 @@ async function toldExit({ exitOf, log }: DeathDependencies, key: ShimKey, pid: n
   }
 }
 
-/** `deleted` is what the shim's `delete` command answered, if it did. */
+/**
+ * `deleted` is what the shim's `delete` command answered, if it did. `known`: clients have had to do with the task;
+ * otherwise, after a time without a daemon, that is so if its creation was told.
+ */
 export async function publishDeath(
   deps: DeathDependencies,
   key: ShimKey,
   deleted: DeleteResponse | undefined,
+  known: boolean,
 ): Promise<void> {
   const { publish, nowNs, log } = deps;
   const { namespace, id } = key;
   const timestamp = timestampOfNs(nowNs());
-  const told = await toldExit(deps, key, deleted?.pid ?? 0);
-  const { pid, exitStatus } = told ?? deleted ?? { pid: 0, exitStatus: unknownExitStatus };
-  const exitedAt = (told ?? deleted)?.exitedAt ?? timestamp;
+  const told = await askLog(deps, key, pidOf(deleted));
+  if (!known && told?.created !== true) return;
+  const { pid, exitStatus } = told?.exit ?? deleted ?? { pid: 0, exitStatus: unknownExitStatus };
+  const exitedAt = (told?.exit ?? deleted)?.exitedAt ?? timestamp;
   try {
-    if (told === undefined) await publishExit(deps, key, { pid, exitStatus, exitedAt });
+    if (told?.exit === undefined) await publishExit(deps, key, { pid, exitStatus, exitedAt });
+    if (told?.deleted === true) return;
     const value = TaskDelete.encode(
       TaskDelete.create({ containerId: id, pid, exitStatus, exitedAt }),
     ).finish();

@@ -160,9 +160,9 @@ export class TaskDirectory implements Tasks {
     const shim = shimPath(key.namespace, key.id);
     const task = taskPath(key.namespace, key.id);
     const parent = this.#running;
-    const onDeath = async (died: ShimKey, deleted: DeleteResponse | undefined) => {
+    const onDeath = async (died: ShimKey, deleted: DeleteResponse | undefined, known: boolean) => {
       await this.#tellExit(died).catch((error) => log.warn('exit is not reported', { ...died, error }));
-      await publishDeath(this.#deps, died, deleted);
+      await publishDeath(this.#deps, died, deleted, known);
     };
     const shimArgs = { key, record, deps: this.#deps, onDeath, fallbackRuntime };
     const children = [
@@ -201,7 +201,7 @@ export class TaskDirectory implements Tasks {
 
   /**
    * Finds the tasks whose shims have outlived the daemon. Shims that are gone are cleaned up, and those without a
-   * task are sent away; clients hear nothing of either. Silent shims are not waited for: their tasks are there, and
+   * task are sent away; clients hear only of the end of tasks whose creation they were told of. Silent shims are not waited for: their tasks are there, and
    * answer when they can.
    */
   async recover(known: KnownTasks): Promise<void> {

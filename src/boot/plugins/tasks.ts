@@ -19,7 +19,7 @@ import { shimDependencies, shimRuntime } from './shims.ts';
 import { type Daemon, pluginType, type Registration } from './types.ts';
 
 type Publish = (envelopes: readonly Uint8Array[]) => Promise<void>;
-type ExitOf = DeathDependencies['exitOf'];
+type ToldOf = DeathDependencies['toldOf'];
 
 export interface TaskRuntime extends AsyncDisposable {
   readonly tasks: TaskDirectory;
@@ -52,9 +52,9 @@ export function taskPlugin(daemon: Daemon): Registration {
         runtime,
         log: daemon.log,
       });
-      const exitOf: ExitOf = ({ namespace, id }, pid) =>
-        metadata.call('events.exitOf', { namespace, id, pid });
-      const tasks = taskDirectory(daemon, { runtime, mounts }, exitOf, async (envelopes) => {
+      const toldOf: ToldOf = ({ namespace, id }, pid) =>
+        metadata.call('events.toldOf', { namespace, id, pid });
+      const tasks = taskDirectory(daemon, { runtime, mounts }, toldOf, async (envelopes) => {
         try {
           await forward(envelopes);
         } catch (error) {
@@ -86,7 +86,7 @@ export function taskPlugin(daemon: Daemon): Registration {
 function taskDirectory(
   daemon: Daemon,
   { runtime, mounts }: { runtime: ShimRuntime; mounts: TaskMounts },
-  exitOf: ExitOf,
+  toldOf: ToldOf,
   publish: Publish,
 ): TaskDirectory {
   return new TaskDirectory(daemon.system, {
@@ -94,7 +94,7 @@ function taskDirectory(
     taskTimeouts: taskTimeoutsDefault,
     mounts,
     publish,
-    exitOf,
+    toldOf,
     nowNs: () => daemon.clock.nowNs(),
   });
 }

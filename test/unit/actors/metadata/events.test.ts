@@ -5,7 +5,7 @@ import { createEventExchange } from '../../../../src/actors/events/exchange.ts';
 import { replayEvents } from '../../../../src/actors/events/replay.ts';
 import { encodeForwarded, sequenceOf, sequenceOfEnvelope } from '../../../../src/api/model/envelope.ts';
 import { compileFilters } from '../../../../src/api/model/filter.ts';
-import { TaskCreate, TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
+import { TaskCreate, TaskDelete, TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
 import { Container } from '../../../../src/api/proto/gen/services/containers/v1/containers.ts';
 import { Envelope } from '../../../../src/api/proto/gen/types/event.ts';
 import { type MetadataHarness, startMetadata } from './harness.ts';
@@ -121,7 +121,7 @@ test('the exit of a task is found again after a restart, not that of an earlier 
     return forwarded({ topic: '/tasks/exit', typeUrl: 'containerd.events.TaskExit', value, seconds });
   };
   const statusOf = async (pid: number, id = 'c', namespace = 'ns') =>
-    (await harness.metadata.call('events.exitOf', { namespace, id, pid }))?.exitStatus;
+    (await harness.metadata.call('events.toldOf', { namespace, id, pid })).exit?.exitStatus;
   await forward(harness, forwarded({ topic: '/tasks/exit' }), create(7, 1n), exit(8, 2n, 1, 'exec'));
   assert.equal(await statusOf(7), undefined);
   assert.equal(await statusOf(0), undefined);
@@ -140,6 +140,40 @@ test('the exit of a task is found again after a restart, not that of an earlier 
   assert.equal(await statusOf(0), undefined);
   await forward(harness, exit(9, 7n, 3));
   assert.equal(await statusOf(0), 3);
+});
+
+test('what was told of a task: its creation, its exit, its deletion, each after the one before', async () => {
+  await using harness = await startMetadata();
+  let seconds = 0n;
+  const send = async (topic: string, type: string, value: Uint8Array) => {
+    await forward(
+      harness,
+      forwarded({ topic, typeUrl: `containerd.events.${type}`, value, seconds: ++seconds }),
+    );
+  };
+  const told = async (pid: number) => {
+    const request = { namespace: 'ns', id: 'c', pid };
+    const { created, exit, deleted } = await harness.metadata.call('events.toldOf', request);
+    return [created, exit?.exitStatus, deleted];
+  };
+  const deleted = (id: string) =>
+    TaskDelete.encode(TaskDelete.create({ containerId: 'c', id, pid: 7 })).finish();
+  assert.deepEqual(await told(7), [false, undefined, false]);
+  await send(
+    '/tasks/create',
+    'TaskCreate',
+    TaskCreate.encode(TaskCreate.create({ containerId: 'c', pid: 7 })).finish(),
+  );
+  await send('/tasks/delete', 'TaskDelete', deleted('exec'));
+  assert.deepEqual(await told(7), [true, undefined, false]);
+  assert.deepEqual(await told(0), [true, undefined, false]);
+  assert.deepEqual(await told(8), [false, undefined, false]);
+  const exit = TaskExit.create({ containerId: 'c', id: 'c', pid: 7, exitStatus: 4 });
+  await send('/tasks/exit', 'TaskExit', TaskExit.encode(exit).finish());
+  assert.deepEqual(await told(7), [true, 4, false]);
+  await send('/tasks/delete', 'TaskDelete', deleted(''));
+  assert.deepEqual(await told(7), [true, 4, true]);
+  assert.deepEqual(await told(0), [true, 4, true]);
 });
 
 test('events without a time cannot be told from repeats and are all logged', async () => {

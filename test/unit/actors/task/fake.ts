@@ -72,8 +72,10 @@ export interface FakeOptions {
   exitReportDelayMs?: number;
   /** Puts the socket of a shim back whose file is gone. */
   restoreSocket?: (id: string) => Promise<boolean>;
+  /** The log of events has the creation of every task. */
+  toldCreate?: boolean;
   /** The exit that the log of events has of the task (of its process `pid`) when its shim dies. */
-  toldExit?: (id: string, pid: number) => Promise<TaskExit>;
+  toldExit?: (id: string, pid: number) => Promise<TaskExit | undefined>;
 }
 
 export interface Fake {
@@ -218,7 +220,11 @@ export async function createFake(t: TestContext, options: FakeOptions = {}): Pro
     publish: async (encoded) => {
       for (const bytes of encoded) envelopes.push(Envelope.decode(bytes));
     },
-    exitOf: async ({ id }, pid) => await options.toldExit?.(id, pid),
+    toldOf: async ({ id }, pid) => ({
+      created: fake.options.toldCreate === true,
+      exit: await options.toldExit?.(id, pid),
+      deleted: false,
+    }),
     nowNs: () => 5_000_000_000n,
     recoverConcurrency: 2,
     ...(options.intensity === undefined ? {} : { intensity: options.intensity }),

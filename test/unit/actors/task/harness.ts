@@ -133,7 +133,7 @@ export async function startDaemon(
     timeouts: shimTimeoutsDefault,
     taskTimeouts: taskTimeoutsDefault,
     publish,
-    exitOf: async () => undefined,
+    toldOf: async () => ({ created: false, exit: undefined, deleted: false }),
     nowNs: () => BigInt(Date.now()) * 1_000_000n,
     recoverConcurrency: 2,
     ...overrides,

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { shimPath } from '../../../../src/actors/shim/protocol.ts';
 import { taskPath } from '../../../../src/actors/task/protocol.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
+import type { ShimAddress } from '../../../../src/api/model/ports/shim.ts';
 import { TaskDelete, TaskExit } from '../../../../src/api/proto/gen/events/task.ts';
 import * as wire from '../../../../src/api/proto/gen/runtime/task/v3/shim.ts';
 import { Status } from '../../../../src/api/proto/gen/types/task/task.ts';
@@ -410,6 +411,28 @@ test('recovery keeps what lives, removes what does not, and tells nobody', optio
   await fake.until(() => isGone(fake, 'alive'));
   assert.deepEqual(fake.topics(), ['/tasks/exit', '/tasks/delete']);
 });
+
+test(
+  'a shim that died while there was no daemon: clients that knew its task are told',
+  options,
+  async (t) => {
+    for (const exitStatus of [undefined, 42]) {
+      const fake = await createFake(t, {
+        toldCreate: true,
+        toldExit: async () =>
+          exitStatus === undefined ? undefined : TaskExit.create({ exitStatus, pid: 100 }),
+      });
+      const address: ShimAddress = { version: 3, protocol: 'ttrpc', address: 'unix:///no/such/socket' };
+      fake.bundles.set('dead', { binary: '/bin/fake-shim', address });
+      await fake.tasks.recover({ runtimeOf: () => undefined });
+      await fake.until(() => fake.topics().includes('/tasks/delete'));
+      const told = exitStatus === undefined ? ['/tasks/exit', '/tasks/delete'] : ['/tasks/delete'];
+      assert.deepEqual(fake.topics(), told);
+      assert.equal(TaskDelete.decode(fake.envelopes.at(-1)!.event!.value).exitStatus, exitStatus ?? 137);
+      assert.ok(fake.calls.includes('dead:clear shim'));
+    }
+  },
+);
 
 test('recovery takes the runtime from the container when the bundle does not name it', options, async (t) => {
   const fake = await createFake(t);

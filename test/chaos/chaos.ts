@@ -58,6 +58,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   await Promise.all(working);
   log('the storm is over');
   const complaints = await endAll(load);
+  // A storm that nobody worked in shows nothing.
+  if (load.operations < seconds) complaints.push(`${load.operations} operations in all`);
   const rest = () => leftovers(daemon, before, disasters.sockets);
   await until('nothing is left', () => (rest().length === 0 ? true : undefined), patient).catch(() => {
     complaints.push(...rest());

@@ -40,6 +40,10 @@ export async function takeOver(
     }
     proc.phase = proc !== state.init || record.started ? 'running' : 'created';
     if (host.startTicksOf(proc.pid) === proc.startTicks) {
+      // The kernel hangs up a terminal whose master is gone; who survives SIGHUP writes to nobody.
+      if (proc.paths.terminal) {
+        log.warn('a terminal is lost: its shim had the only descriptor of it', { id, execId: proc.execId });
+      }
       proc.io = host.adoptStdio(proc.paths);
       if (proc === state.init) follow(state, context, proc);
       else watchProc(state, context, proc);

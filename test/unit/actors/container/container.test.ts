@@ -116,7 +116,7 @@ function machine() {
   };
 }
 
-async function spawn(world: ReturnType<typeof machine>, bundle?: string, toldMs = 0) {
+async function spawn(world: ReturnType<typeof machine>, bundle?: string, toldMs = 0, log = quiet) {
   const system = new ActorSystem({ name: 'test' });
   const topics: string[] = [];
   const events = eventSender(
@@ -131,7 +131,7 @@ async function spawn(world: ReturnType<typeof machine>, bundle?: string, toldMs 
     bundle,
     host: world.host,
     events,
-    log: quiet,
+    log,
   };
   const cell = await system.spawn('c', containerActor, {
     ...args,
@@ -211,6 +211,17 @@ test('a successor goes on: what runs is watched, and what was not acknowledged i
   assert.deepEqual(third.topics, ['/tasks/exit', '/tasks/exit']);
   await third.ref.call('told', { execId: '' });
   assert.equal(world.record()?.init.exit?.told, true);
+});
+
+test('a successor says that a terminal went with the shim before it', async () => {
+  const world = machine();
+  const first = await spawn(world);
+  await first.ref.call('create', { ...create, terminal: true });
+  await first.ref.call('start', { execId: '' });
+  const warnings: string[] = [];
+  await spawn(world, '/b', 0, { ...quiet, warn: (message) => warnings.push(message) });
+  assert.equal(warnings.length, 1);
+  assert.match(String(warnings), /terminal is lost/);
 });
 
 test('what ended while nobody looked has status 255', async () => {

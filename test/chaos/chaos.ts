@@ -51,7 +51,10 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   const endMs = performance.now() + seconds * 1000;
   // A machine that is slow has as much to go through.
   for (let count = 0; performance.now() < endMs || count < seconds / 2; count++) {
+    const done = load.operations;
     await sleep(300 + random(1200));
+    // One disaster upon another, with no work between, is one.
+    await until('work goes on', () => (load.operations >= done + workers ? true : undefined), patient);
     log(`${await disasters.next()}; ${load.lives.length} containers so far`);
   }
   stop.abort();

@@ -28,7 +28,7 @@ export class Disasters {
     this.#noteSockets();
     const random = this.#random;
     const kind = random(4);
-    const withoutDaemon = kind === 0 || random(3) === 0;
+    const withoutDaemon = kind === 0 || random(4) === 0;
     if (withoutDaemon) {
       await this.#daemon.stop('SIGKILL');
       await sleep(random(1000));

@@ -27,11 +27,11 @@ export async function cleanUpShim(
   ending: ShimEnding,
 ): Promise<DeleteResponse | undefined> {
   live.connection.close();
-  const { binary, bundle, address } = live;
+  const { binary, bundle, address, joined } = live;
   const expected = ending !== 'died';
   const deleted = binary === undefined ? undefined : await deleteQuietly(deps, bundle, binary, expected);
   if (ending !== 'orderly') {
-    const own = binary === undefined || deps.runtime.revives(binary);
+    const own = joined || binary === undefined || deps.runtime.revives(binary);
     await clearQuietly(deps, bundle, ending === 'died' && !own ? address : undefined);
   }
   live.logFifo?.close();

@@ -234,10 +234,20 @@ export async function loadShim(
     stopping.throwIfAborted();
     log.warn('shim cannot be reached and is cleaned up', { bundle: bundle.path, error });
     const gone = await deleteQuietly(deps, bundle, binary);
-    const address = await runtime.loadAddress(bundle).catch(() => undefined);
-    await clearQuietly(deps, bundle, runtime.revives(binary) ? undefined : address);
+    await clearQuietly(deps, bundle, await deadShimOf(deps, bundle, binary));
     await removeQuietly(deps, bundle);
     return { gone };
+  }
+}
+
+/** Where a shim listens that was this task's alone; others are not for a task to end. */
+async function deadShimOf({ runtime }: ShimDependencies, bundle: Bundle, binary: string) {
+  if (runtime.revives(binary)) return undefined;
+  try {
+    return (await runtime.loadSandbox(bundle)) === undefined ? await runtime.loadAddress(bundle) : undefined;
+  } catch {
+    // What cannot be read names nobody.
+    return undefined;
   }
 }
 

@@ -3,11 +3,11 @@ import { randomBytes } from 'node:crypto';
 import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { parseDigest } from '../../api/model/ids.ts';
-import { dropEmpty } from '../../api/model/labels.ts';
+import { checkLabelKeys, dropEmpty } from '../../api/model/labels.ts';
 import { timestampOfNs } from '../../api/model/time.ts';
 import { Lease } from '../../api/proto/gen/services/leases/v1/leases.ts';
 import { touchNamespace } from './namespaces.ts';
-import { checkName, keyOf, type MetadataStoreReader, partsOf, rangeOf, values } from './schema.ts';
+import { checkKey, checkName, keyOf, type MetadataStoreReader, partsOf, rangeOf, values } from './schema.ts';
 import type { WriteTxn } from './txn.ts';
 
 export interface LeaseResource {
@@ -33,16 +33,18 @@ function resourceKey(namespace: string, lease: string, { type, id }: LeaseResour
 }
 
 function checkResource(resource: LeaseResource): void {
-  checkName(resource.id, 'resource id');
   const parts = resource.type.split('/');
   if (parts[0] === 'snapshots') {
     if (parts.length !== 2 || parts[1] === '') {
       throw fail('invalid-argument', `resource type "${resource.type}" is not snapshots/<snapshotter>`);
     }
-  } else if (resource.type === 'content') parseDigest(resource.id);
-  else if (resource.type !== 'ingests' && resource.type !== 'images') {
+    return;
+  }
+  if (parts[0] !== 'content' && parts[0] !== 'ingests' && parts[0] !== 'images') {
     throw fail('unimplemented', `resource type "${resource.type}" of a lease`);
   }
+  if (parts.length > 1) throw fail('invalid-argument', `resource type "${resource.type}" is not ${parts[0]}`);
+  if (parts[0] === 'content') parseDigest(resource.id);
 }
 
 function mustExist(txn: WriteTxn, namespace: string, id: string): void {
@@ -84,6 +86,7 @@ export const leaseOps = {
     checkName(id, 'lease id');
     const key = keyOf(request.namespace, id);
     if (txn.get('leases', key) !== undefined) throw fail('already-exists', `lease "${id}"`);
+    checkLabelKeys(request.labels);
     touchNamespace(txn, request.namespace);
     const lease = Lease.create({ id, createdAt: timestampOfNs(nowNs) });
     lease.labels = dropEmpty(request.labels);
@@ -100,6 +103,7 @@ export const leaseOps = {
   'leases.add'(txn: WriteTxn, { namespace, id, resource }: LeasesProtocol['leases.add']['request']) {
     mustExist(txn, namespace, id);
     checkResource(resource);
+    checkKey(resource.id, 'resource id');
     leaseAdd(txn, namespace, id, resource);
   },
 

@@ -35,6 +35,7 @@ export function touchNamespace(txn: WriteTxn, name: string): void {
 }
 
 function read(txn: WriteTxn, name: string): Namespace | undefined {
+  if (name === '') return undefined;
   const bytes = txn.get('namespaces', keyOf(name));
   return bytes === undefined ? undefined : Namespace.decode(bytes);
 }
@@ -66,8 +67,7 @@ export const namespaceOps = {
   },
 
   'namespaces.delete'(txn: WriteTxn, { name }: NamespacesProtocol['namespaces.delete']['request']) {
-    parseNamespace(name);
-    if (txn.get('namespaces', keyOf(name)) === undefined) throw fail('not-found', `namespace "${name}"`);
+    if (read(txn, name) === undefined) throw fail('not-found', `namespace "${name}"`);
     const left = objectsIn(txn, name);
     if (left.length > 0) {
       throw fail(
@@ -107,10 +107,16 @@ function objectsIn(txn: WriteTxn, name: string): string[] {
   if (some('images')) left.push('images');
   if (some('content')) left.push('blobs');
   if (some('containers')) left.push('containers');
-  const snapshotters = new Set<string>();
-  for (const { key } of txn.range('snapshots', rangeOf(name))) snapshotters.add(partsOf(key)[1] ?? '');
-  for (const snapshotter of snapshotters) left.push(`snapshots on "${snapshotter}" snapshotter`);
-  return left;
+  const { end } = rangeOf(name);
+  let { start } = rangeOf(name);
+  for (;;) {
+    const [first] = txn.range('snapshots', { start, end, limit: 1 });
+    if (first === undefined) return left;
+    const snapshotter = partsOf(first.key)[1] ?? '';
+    left.push(`snapshots on "${snapshotter}" snapshotter`);
+    // Not through all snapshots of this one.
+    start = rangeOf(name, snapshotter).end;
+  }
 }
 
 export interface NamespacesReads {
@@ -122,7 +128,7 @@ export interface NamespacesReads {
 
 export function namespacesReads(store: MetadataStoreReader): NamespacesReads {
   return {
-    namespace: (name) => store.read((txn) => txn.get('namespaces', keyOf(name))),
+    namespace: (name) => (name === '' ? undefined : store.read((txn) => txn.get('namespaces', keyOf(name)))),
     namespaces: () => store.read((txn) => values(txn, 'namespaces', {})),
   };
 }

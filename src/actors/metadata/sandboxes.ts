@@ -3,7 +3,7 @@ import { encodeMessage } from '../../api/model/encode.ts';
 import { fail } from '../../api/model/errors.ts';
 import { mergeLabel, parseMask } from '../../api/model/fieldmask.ts';
 import { parseSandboxId } from '../../api/model/ids.ts';
-import { dropEmpty } from '../../api/model/labels.ts';
+import { checkLabelKeys, dropEmpty } from '../../api/model/labels.ts';
 import { nsOfTimestamp, timestampOfNs } from '../../api/model/time.ts';
 import { Any } from '../../api/proto/gen/google/protobuf/any.ts';
 import { Sandbox } from '../../api/proto/gen/types/sandbox.ts';
@@ -28,6 +28,7 @@ export const sandboxOps = {
     const key = keyOf(request.namespace, sandbox.sandboxId);
     if (txn.get('sandboxes', key) !== undefined)
       throw fail('already-exists', `sandbox "${sandbox.sandboxId}"`);
+    checkLabelKeys(sandbox.labels);
     sandbox.labels = dropEmpty(sandbox.labels);
     sandbox.createdAt = sandbox.updatedAt = timestampOfNs(txn.nowNs());
     touchNamespace(txn, request.namespace);
@@ -63,6 +64,7 @@ export const sandboxOps = {
       } else if (field === 'spec') stored.spec = supplied.spec;
       else stored.runtime = supplied.runtime;
     }
+    checkLabelKeys(stored.labels);
     const createdNs = stored.createdAt === undefined ? 0n : nsOfTimestamp(stored.createdAt);
     const nowNs = txn.nowNs();
     stored.updatedAt = timestampOfNs(nowNs > createdNs ? nowNs : createdNs + 1n);

@@ -45,15 +45,21 @@ export function keyOf(...parts: string[]): Buffer {
   return key;
 }
 
-/** Names with NUL would be ambiguous inside keys. */
+/** As {@link checkName}, for names that containerd leaves to its database: an empty one is `unknown` to clients. */
+export function checkKey(name: string, kind: string): void {
+  if (name === '') throw fail('unknown', `${kind} must not be empty`);
+  checkName(name, kind);
+}
+
+/**
+ * Names with NUL would be ambiguous inside keys: `invalid-argument`, as for an empty one. A name that is too long is
+ * `unknown`, as clients know it from containerd's database.
+ */
 export function checkName(name: string, kind: string): void {
   if (name === '') throw fail('invalid-argument', `${kind} must not be empty`);
   if (name.includes('\0')) throw fail('invalid-argument', `${kind} must not contain a NUL byte`);
   if (name.length > nameBytesMax / 3 && Buffer.byteLength(name) > nameBytesMax) {
-    throw fail(
-      'invalid-argument',
-      `${kind} "${name.slice(0, 64)}..." is too long: it may have ${nameBytesMax} bytes`,
-    );
+    throw fail('unknown', `${kind} "${name.slice(0, 64)}..." is too long: it may have ${nameBytesMax} bytes`);
   }
 }
 

@@ -10,7 +10,7 @@ import { SnapshotCommit, SnapshotPrepare, SnapshotRemove } from '../../api/proto
 import { Info, Kind } from '../../api/proto/gen/services/snapshots/v1/snapshots.ts';
 import { leaseAdd, leaseRemove } from './leases.ts';
 import { touchNamespace } from './namespaces.ts';
-import { checkName, keyOf } from './schema.ts';
+import { checkKey, keyOf } from './schema.ts';
 import {
   childKey,
   encodeSnapshot,
@@ -106,7 +106,7 @@ export const snapshotOps = {
 
   'snapshots.prepare'(txn: WriteTxn, request: Request<'snapshots.prepare'>): Reply<'snapshots.prepare'> {
     const { namespace, lease, snapshotter, key, kind, parent, id } = request;
-    checkName(key, 'snapshot key');
+    checkKey(key, 'snapshot key');
     checkLabels(request.labels);
     const found = standsInTheWay(txn, request);
     if (found !== undefined) {
@@ -144,7 +144,7 @@ export const snapshotOps = {
 
   'snapshots.commit'(txn: WriteTxn, request: Request<'snapshots.commit'>): Reply<'snapshots.commit'> {
     const { namespace, lease, snapshotter, key, name, usage } = request;
-    checkName(name, 'snapshot name');
+    checkKey(name, 'snapshot name');
     checkLabels(request.labels);
     // The name comes first: who commits again because the first answer was lost learns that it is done.
     if (findSnapshot(txn, namespace, snapshotter, name) !== undefined) {

@@ -6,7 +6,7 @@ import type { BackendSnapshot, Snapshotter } from '../../api/model/ports/snapsho
 import { Info, Kind } from '../../api/proto/gen/services/snapshots/v1/snapshots.ts';
 import type { ActorRef, Call } from '../../supervisor/types.ts';
 import type { MetadataProtocol, MetadataReader } from '../metadata/protocol.ts';
-import { checkName } from '../metadata/schema.ts';
+import { checkKey } from '../metadata/schema.ts';
 import { kindName, type SnapshotRecord } from '../metadata/snapshot-record.ts';
 import type { CommitRequest, PrepareRequest, SnapshotKey, SnapshotProtocol } from './protocol.ts';
 
@@ -39,7 +39,7 @@ export function lookBeforePrepare(
   { reader, backend }: SnapshotState,
   { namespace, key, parent, labels }: PrepareRequest,
 ): readonly number[] | undefined {
-  checkName(key, 'snapshot key');
+  checkKey(key, 'snapshot key');
   checkLabels(labels);
   const target = labels.get(label.snapshotRef);
   if (target !== undefined && target !== '' && reader.snapshot(namespace, backend.name, target))
@@ -58,7 +58,7 @@ export function lookBeforeCommit(
   { reader, backend }: SnapshotState,
   { namespace, key, name, labels }: CommitRequest,
 ): SnapshotRecord {
-  checkName(name, 'snapshot name');
+  checkKey(name, 'snapshot name');
   checkLabels(labels);
   if (reader.snapshot(namespace, backend.name, name) !== undefined) {
     throw fail('already-exists', `snapshot "${name}"`);

@@ -3,8 +3,12 @@ import { fail } from './errors.ts';
 
 export const labelBytesMax = 4096;
 
-/** Throws `invalid-argument` if a pair is longer than 4096 bytes of UTF-8, key and value together. */
+/**
+ * Throws `invalid-argument` if a pair is longer than 4096 bytes of UTF-8, key and value together; for an empty key what
+ * {@link checkLabelKeys} throws.
+ */
 export function checkLabels(labels: ReadonlyMap<string, string>): void {
+  checkLabelKeys(labels);
   for (const [key, value] of labels) {
     if ((key.length + value.length) * 3 <= labelBytesMax) continue;
     const total = Buffer.byteLength(key) + Buffer.byteLength(value);
@@ -16,6 +20,11 @@ export function checkLabels(labels: ReadonlyMap<string, string>): void {
       );
     }
   }
+}
+
+/** Throws `unknown`, as clients know it, for a label without a key: containerd's database refuses it unclassified. */
+export function checkLabelKeys(labels: ReadonlyMap<string, string>): void {
+  if ((labels.get('') ?? '') !== '') throw fail('unknown', 'a label has an empty key: give it a name');
 }
 
 /** A copy without empty values: writing an empty value deletes the key. */

@@ -101,6 +101,9 @@ export async function leasesSuite(suite: Suite): Promise<void> {
       await refused(call(given, 'l', 'content', 'no digest'), 'INVALID_ARGUMENT', /: invalid argument$/);
       await refused(call(given, 'l', 'snapshots', 'k'), 'INVALID_ARGUMENT');
       await refused(call(given, 'l', 'snapshots/a/b', 'k'), 'INVALID_ARGUMENT');
+      for (const type of ['content/x', 'ingests/x']) {
+        await refused(call(given, 'l', type, `sha256:${'0'.repeat(64)}`), 'INVALID_ARGUMENT');
+      }
       await refused(call(given, 'l', 'containers', 'k'), 'UNIMPLEMENTED', /: not implemented$/);
     }
   });

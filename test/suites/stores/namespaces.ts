@@ -89,6 +89,13 @@ export async function namespacesSuite(suite: Suite): Promise<void> {
       await refused(create(given, bad), 'INVALID_ARGUMENT', /: invalid argument$/);
       if (!given.isOld) await refused(update(given, bad, { a: 'b' }), 'INVALID_ARGUMENT');
     }
+    for (const bad of ['', 'a/b', 'x'.repeat(77)]) {
+      await refused(remove(given, bad), 'NOT_FOUND', /: not found$/);
+      assert.deepEqual(
+        (await given.client.call(NamespacesDefinition, 'get', { name: bad })).namespace?.labels,
+        new Map(),
+      );
+    }
     const long = `${given.ns}-`.padEnd(76, 'x');
     await create(given, long);
     await remove(given, long);

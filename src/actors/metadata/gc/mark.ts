@@ -69,7 +69,8 @@ function make(
     strong: fields.strong ?? [],
     refs: found.refs,
     keptBy: found.keptBy,
-    conditional: found.conditional,
+    // Nothing else may have conditions.
+    conditional: node.startsWith('content\0') || node.startsWith('image\0') ? found.conditional : [],
     usedAtNs: found.usedAtNs,
     collectible: fields.collectible ?? true,
   };

@@ -51,9 +51,18 @@ function isSuffix(rest: string): boolean {
   return rest === '' || rest.startsWith('.') || rest.startsWith('/');
 }
 
+/** Containers are roots anyway: only back references name them. */
+const referredKinds = ['content', 'image', 'mount', 'stream'] as const;
+const keepingKinds = ['content', 'image', 'container'] as const;
+
 /** The node that `<kind...>` and a label's value name, or undefined when the key is none of ours. */
-function target(namespace: string, name: string, value: string): Node | undefined {
-  for (const kind of ['content', 'image', 'container', 'mount', 'stream'] as const) {
+function target(
+  namespace: string,
+  name: string,
+  value: string,
+  kinds: readonly NodeKind[],
+): Node | undefined {
+  for (const kind of kinds) {
     if (name.startsWith(kind) && isSuffix(name.slice(kind.length))) return nodeOf(kind, namespace, value);
   }
   if (name.startsWith('snapshot.')) {
@@ -74,17 +83,15 @@ export function labelReferences(namespace: string, labels: ReadonlyMap<string, s
     if (key === rootKey) found.root = true;
     else if (key === usedAtKey) found.usedAtNs = parseRfc3339(value);
     else if (rest.startsWith('ref.')) {
-      const name = rest.slice('ref.'.length);
-      // Containers are roots anyway; only back references name them.
-      const node = name.startsWith('container') ? undefined : target(namespace, name, value);
+      const node = target(namespace, rest.slice('ref.'.length), value, referredKinds);
       if (node !== undefined) found.refs.push(node);
     } else if (rest.startsWith('bref.')) {
-      const node = target(namespace, rest.slice('bref.'.length), value);
+      const node = target(namespace, rest.slice('bref.'.length), value, keepingKinds);
       if (node !== undefined) found.keptBy.push(node);
     } else if (rest.startsWith('cond.snapshot.')) {
       const pipe = value.indexOf('|');
       if (pipe < 0) continue;
-      const node = target(namespace, rest.slice('cond.'.length), value.slice(pipe + 1));
+      const node = target(namespace, rest.slice('cond.'.length), value.slice(pipe + 1), []);
       if (node !== undefined)
         found.conditional.push({ target: node, conditions: value.slice(0, pipe).split(',') });
     }

@@ -1,7 +1,7 @@
 // The collector's graph: roots, references by labels, leases, and what happens while marking goes on.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { mark } from '../../../../src/actors/metadata/gc/mark.ts';
+import { describe, mark } from '../../../../src/actors/metadata/gc/mark.ts';
 import type { SweepReply } from '../../../../src/actors/metadata/gc/ops.ts';
 import { nodePageLength, packNodes, unpackNodes } from '../../../../src/actors/metadata/gc/pages.ts';
 import {
@@ -10,6 +10,7 @@ import {
   type Node,
   nodeOf,
 } from '../../../../src/actors/metadata/gc/references.ts';
+import { keyOf } from '../../../../src/actors/metadata/schema.ts';
 import { Any } from '../../../../src/api/proto/gen/google/protobuf/any.ts';
 import { Container } from '../../../../src/api/proto/gen/services/containers/v1/containers.ts';
 import { Info } from '../../../../src/api/proto/gen/services/content/v1/content.ts';
@@ -195,6 +196,18 @@ test('conditional references', () => {
   assert.equal(conditionHolds('usedat>1h', 10n * hour, 12n * hour), true);
   assert.equal(conditionHolds('usedat>1h', undefined, 12n * hour), false);
   assert.equal(conditionHolds('nonsense', 1n, 12n * hour), false);
+});
+
+test('references, back references and conditions hold where they mean something', () => {
+  const labels = map({ 'bref.mount': 'm', 'bref.stream': 's', 'ref.container': 'c', 'cond.content': 'x|y' });
+  const found = labelReferences(namespace, labels);
+  assert.deepEqual([found.refs, found.keptBy, found.conditional], [[], [], []]);
+  const conditional = map({ 'cond.snapshot.overlayfs': 'usedat<1h|top' });
+  const value = Container.encode(Container.fromPartial({ id: 'c', labels: conditional })).finish();
+  // Content and images alone may have conditions.
+  assert.deepEqual(describe('containers', keyOf(namespace, 'c'), value, 0n).conditional, []);
+  const info = Info.encode(Info.fromPartial({ digest: digest(1), labels: conditional })).finish();
+  assert.equal(describe('content', keyOf(namespace, digest(1)), info, 0n).conditional.length, 1);
 });
 
 /** Sends what a sweep had no time for again, as the collector does. */

@@ -14,6 +14,7 @@ const groups: Readonly<Record<string, readonly string[]>> = {
   daemon: ['daemon'],
   shim: ['shim'],
   cli: ['cli', 'check'],
+  insider: ['threads/insider'],
   thread: ['supervisor/thread-main', 'threads/content'],
   pool: ['supervisor/pool-main', 'threads/jobs', 'threads/layers', 'threads/store'],
 };

@@ -26,7 +26,7 @@ export async function remove(args: ShimArguments, env: NodeJS.ProcessEnv): Promi
   const clock = systemClock();
   const watch = openFdWatch();
   try {
-    const host = createHost(watch, env, clock);
+    const host = createHost({ watch, env, clock });
     if (isSandboxBundle(bundle)) {
       for (const inside of containersOf(bundle, args.id)) {
         await removeContainer({ ...args, id: basename(inside) }, inside, host);

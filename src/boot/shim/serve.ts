@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { ContainerDirectory } from '../../actors/container/directory.ts';
 import { eventSender } from '../../actors/container/events.ts';
 import { type ContainerProtocol, containerPath } from '../../actors/container/protocol.ts';
@@ -49,6 +50,7 @@ import {
   supervisorChild,
 } from '../../supervisor/supervisor.ts';
 import { ActorSystem } from '../../supervisor/system.ts';
+import { moduleUrl } from '../../supervisor/thread.ts';
 import type { ShimArguments } from './arguments.ts';
 import { formatAnswer, parseBootstrapInput } from './bootstrap.ts';
 import { bundlesOfContainers } from './bundles.ts';
@@ -104,7 +106,14 @@ export async function start(args: ShimArguments, env: NodeJS.ProcessEnv): Promis
   });
   const watch = openFdWatch();
   const clock = systemClock();
-  const host = createHost(watch, env, clock);
+  const host = createHost({
+    ...{ watch, env, clock },
+    insiders: {
+      entry: fileURLToPath(moduleUrl(import.meta.url, '../../threads/insider')),
+      countMax: insidersOf(env),
+      log,
+    },
+  });
   const system = new ActorSystem({
     name: 'shim',
     onCrash: (path, error) => log.error(`actor ${path} crashed`, { error }),
@@ -314,6 +323,13 @@ const lingerMsDefault = 30_000;
 /** How long a shim without containers stays for the next one. */
 function lingerOf(env: NodeJS.ProcessEnv): number {
   return numberOf(env['TROUPE_SHIM_LINGER_MS']) ?? lingerMsDefault;
+}
+
+const insidersMaxDefault = 4;
+
+/** How many processes may stand by for execs, so that these need not go through the runtime; 0 for none. */
+function insidersOf(env: NodeJS.ProcessEnv): number {
+  return numberOf(env['TROUPE_SHIM_INSIDERS']) ?? insidersMaxDefault;
 }
 
 function deadlineOf(env: NodeJS.ProcessEnv): { runtimeDeadlineMs?: number } {

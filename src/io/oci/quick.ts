@@ -108,7 +108,9 @@ export function quickDelete(kind: RuntimeKind, place: ContainerPlace): boolean {
   try {
     const names = readdirSync(directory);
     if (names.length === 0 || names.some((name) => !stateFiles[kind].includes(name))) return false;
-    const cgroups = kind === 'runc' ? runcCgroups(directory, place.id) : crunCgroups(directory);
+    const read = (name: string) =>
+      JSON.parse(readFileSync(join(directory, name), 'utf8')) as Record<string, unknown>;
+    const cgroups = kind === 'runc' ? runcCgroups(read('state.json'), place.id) : crunCgroups(read('status'));
     if (cgroups === undefined) return false;
     for (const path of cgroups) removeCgroup(path);
     // The state last: until then the runtime knows the container, and can finish what was begun.
@@ -134,14 +136,19 @@ const cgroupMagics: readonly number[] = [0x27e0eb, 0x63677270];
 /** Only a directory below a hierarchy can be one container's own. */
 const cgroupPath = /^\/sys\/fs\/cgroup\/[^/]+\/(?!\.\.?(?:\/|$)).+/;
 
-function runcCgroups(directory: string, id: string): string[] | undefined {
-  const state = JSON.parse(readFileSync(join(directory, 'state.json'), 'utf8')) as {
-    id?: unknown;
-    rootless?: unknown;
-    intel_rdt_path?: unknown;
-    cgroup_paths?: Record<string, unknown>;
-    config?: { cgroups?: { Systemd?: unknown; systemd?: unknown }; Hooks?: Record<string, unknown> | null };
+interface RuncState {
+  readonly id?: unknown;
+  readonly rootless?: unknown;
+  readonly intel_rdt_path?: unknown;
+  readonly cgroup_paths?: Record<string, unknown>;
+  readonly config?: {
+    cgroups?: { Systemd?: unknown; systemd?: unknown };
+    Hooks?: Record<string, unknown> | null;
   };
+}
+
+/** Directories of a container's cgroups, from runc's state.json; undefined for one that only runc knows how to treat. */
+export function runcCgroups(state: RuncState, id: string): string[] | undefined {
   const cgroups = state.config?.cgroups;
   if (state.id !== id || state.rootless === true || (state.intel_rdt_path ?? '') !== '') return undefined;
   if (cgroups?.Systemd === true || cgroups?.systemd === true) return undefined;
@@ -153,8 +160,8 @@ function runcCgroups(directory: string, id: string): string[] | undefined {
   return paths as string[];
 }
 
-function crunCgroups(directory: string): string[] | undefined {
-  const status = JSON.parse(readFileSync(join(directory, 'status'), 'utf8')) as Record<string, unknown>;
+/** The same from crun's `status`. */
+export function crunCgroups(status: Readonly<Record<string, unknown>>): string[] | undefined {
   const { 'cgroup-path': path, 'systemd-cgroup': systemd, scope } = status;
   if (systemd === true || (typeof scope === 'string' && scope !== '')) return undefined;
   if (typeof path !== 'string' || !/^\/[^/]+/.test(path) || path.split('/').includes('..')) return undefined;

@@ -12,6 +12,8 @@ import { CheckpointOptions } from '../../api/proto/gen/types/runc/options/oci.ts
 import { cgroupsPathOf, removeCgroups } from '../cgroups/remove.ts';
 import type { FdWatch } from '../sys/fd-watch.ts';
 import type { RuntimeCommands } from './command.ts';
+import type { Insiders } from './exec/insiders.ts';
+import { giveStreams, planFor } from './exec/ordinary.ts';
 import { makersEnd } from './makers.ts';
 import { kindOfVersion, quickDelete, quickStart, type RuntimeKind } from './quick.ts';
 
@@ -26,7 +28,9 @@ const makingGraceMs = 3_000;
 const cgroupsTimeoutMs = 2_000;
 const fullCheckpoint = 'containerd.runc.v1.CheckpointOptions';
 
-export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRuntime {
+const ownerOf = ({ id, settings }: ContainerPlace): string => join(settings.root, id);
+
+export function createRuntime(commands: RuntimeCommands, watch: FdWatch, insiders?: Insiders): OciRuntime {
   const kinds = new Map<string, Promise<RuntimeKind>>();
 
   /** Asked once of each binary; a replaced one is asked again. */
@@ -40,6 +44,23 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
       kinds.set(key, kind);
     }
     return kind;
+  }
+
+  /** Starts an exec without the runtime where that is as good; undefined when nothing was started. */
+  async function execInside(
+    place: ContainerPlace,
+    process: Uint8Array,
+    io: Stdio,
+    limits: CommandLimits,
+  ): Promise<number | undefined> {
+    if (insiders === undefined || io.consoleSocket !== undefined || place.settings.noPivotRoot)
+      return undefined;
+    const plan = planFor(await kindOf(place), place, process);
+    if (plan === undefined) return undefined;
+    giveStreams(io.fds, plan.identity.uid);
+    const pid = await insiders.start(plan, ownerOf(place), io.fds, limits);
+    if (pid !== undefined) io.handedOver();
+    return pid;
   }
 
   const plain = async (
@@ -151,6 +172,8 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
     },
 
     async exec(place, { id, process }, io, limits) {
+      const started = await execInside(place, process, io, limits);
+      if (started !== undefined) return started;
       // In the bundle, which only root can read: one file made and one removed.
       const processPath = join(place.bundle, `${id}.process.json`);
       const pidFile = join(place.bundle, `${id}.pid`);
@@ -197,6 +220,7 @@ export function createRuntime(commands: RuntimeCommands, watch: FdWatch): OciRun
     },
 
     async delete(place, spec, force, limits) {
+      await insiders?.leave(ownerOf(place));
       if (!force && spec?.hasHooks === false && quickDelete(await kindOf(place), place)) return;
       if (force) await makersEnd(place.bundle, Math.min(makingGraceMs, limits.deadlineMs));
       try {

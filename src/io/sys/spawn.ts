@@ -9,6 +9,8 @@ const opaqueBytes = 1024;
 const setPgroup = 0x02;
 const setSigDefault = 0x04;
 const setSigMask = 0x08;
+const setSession = 0x80;
+const readWrite = 2;
 const closeOnExec = 0o2000000;
 const noHang = 1;
 const einval = 22;
@@ -25,13 +27,39 @@ export interface SpawnFdsRequest extends SpawnRequest {
 /** Starts a child in a process group of its own and returns its pid; whoever calls has to reap it. */
 export type SpawnFds = (request: SpawnFdsRequest) => number;
 
+export interface SpawnProgramRequest {
+  readonly file: string;
+  /** With the name that the program is told to have. */
+  readonly argv: readonly string[];
+  /** `NAME=value` each. */
+  readonly environment: readonly string[];
+  /** undefined: that of the calling thread. */
+  readonly cwd: string | undefined;
+  readonly fds: readonly number[];
+  /** Leads a session, not only a process group. */
+  readonly session: boolean;
+  /** Opened as descriptors 0 to 2 in place of `fds`: a terminal becomes the session's. */
+  readonly terminal?: string | undefined;
+}
+
 export function openSpawnFds(library = 'libc.so.6'): SpawnFds {
+  const spawn = openSpawnProgram(library);
+  return ({ file, args, cwd, env, fds }) => {
+    const environment = Object.entries(env).flatMap(([key, value]) =>
+      value === undefined ? [] : [`${key}=${value}`],
+    );
+    return spawn({ file, argv: [file, ...args], environment, cwd, fds, session: false });
+  };
+}
+
+/** Starts a child and returns its pid, as the caller's pid namespace has it. */
+export function openSpawnProgram(library = 'libc.so.6'): (request: SpawnProgramRequest) => number {
   const libc = koffi.load(library);
   const close = libc.func('int close(int)');
   const fcntl = libc.func('int fcntl(int, int, int)');
-  const sigfillset = libc.func('int sigfillset(void*)');
   const actionsInit = libc.func('int posix_spawn_file_actions_init(void*)');
   const actionsDestroy = libc.func('int posix_spawn_file_actions_destroy(void*)');
+  const addOpen = libc.func('int posix_spawn_file_actions_addopen(void*, int, const char*, int, uint)');
   const addDup2 = libc.func('int posix_spawn_file_actions_adddup2(void*, int, int)');
   const addChdir = libc.func('int posix_spawn_file_actions_addchdir_np(void*, const char*)');
   const attrInit = libc.func('int posix_spawnattr_init(void*)');
@@ -49,11 +77,8 @@ export function openSpawnFds(library = 'libc.so.6'): SpawnFds {
     if (errno !== 0) throw new SysError(errno, what, subject);
   };
 
-  return ({ file, args, cwd, env, fds }) => {
-    const environment = Object.entries(env).flatMap(([key, value]) =>
-      value === undefined ? [] : [`${key}=${value}`],
-    );
-    if ([file, cwd, ...args, ...environment].some((text) => text.includes('\0'))) {
+  return ({ file, argv, environment, cwd, fds, session, terminal }) => {
+    if ([file, cwd ?? '', ...argv, ...environment].some((text) => text.includes('\0'))) {
       throw new SysError(einval, 'posix_spawn', file);
     }
     const moved: number[] = [];
@@ -72,17 +97,25 @@ export function openSpawnFds(library = 'libc.so.6'): SpawnFds {
         }
         check(addDup2(actions, source, target), 'posix_spawn_file_actions_adddup2', file);
       });
-      check(addChdir(actions, cwd), 'posix_spawn_file_actions_addchdir_np', cwd);
+      if (terminal !== undefined) {
+        check(addOpen(actions, 0, terminal, readWrite, 0), 'posix_spawn_file_actions_addopen', terminal);
+        for (const target of [1, 2]) {
+          check(addDup2(actions, 0, target), 'posix_spawn_file_actions_adddup2', terminal);
+        }
+      }
+      if (cwd !== undefined) check(addChdir(actions, cwd), 'posix_spawn_file_actions_addchdir_np', cwd);
       // Node ignores SIGPIPE and may block others: the child starts with everything as the system has it.
       const signals = Buffer.alloc(sigsetBytes);
       check(attrSigMask(attributes, signals), 'posix_spawnattr_setsigmask', file);
-      sigfillset(signals);
+      // All of them: sigfillset(3) leaves out two of glibc's own, which a child would then ignore.
+      signals.fill(0xff);
       check(attrSigDefault(attributes, signals), 'posix_spawnattr_setsigdefault', file);
       check(attrPgroup(attributes, 0), 'posix_spawnattr_setpgroup', file);
-      check(attrFlags(attributes, setPgroup | setSigDefault | setSigMask), 'posix_spawnattr_setflags', file);
+      const group = session ? setSession : setPgroup;
+      check(attrFlags(attributes, group | setSigDefault | setSigMask), 'posix_spawnattr_setflags', file);
       const pid = [0];
       check(
-        posixSpawn(pid, file, actions, attributes, [file, ...args, null], [...environment, null]),
+        posixSpawn(pid, file, actions, attributes, [...argv, null], [...environment, null]),
         'posix_spawn',
         file,
       );

@@ -14,7 +14,13 @@ import { Supervisor } from '../supervisor/supervisor.ts';
 import { ActorSystem } from '../supervisor/system.ts';
 import { moduleUrl } from '../supervisor/thread.ts';
 import type { ExitReason } from '../supervisor/types.ts';
-import { contentPlugin, eventPlugin, type Metadata, metadataPlugin } from './plugins/core.ts';
+import {
+  type ContentBytes,
+  contentPlugin,
+  eventPlugin,
+  type Metadata,
+  metadataPlugin,
+} from './plugins/core.ts';
 import { differPlugin } from './plugins/differ.ts';
 import { gcPlugin } from './plugins/gc.ts';
 import { mountsPlugin } from './plugins/mounts.ts';
@@ -115,6 +121,8 @@ export async function startTree(
   });
   const { address, uid, gid } = config.grpc;
   await grpc.listen({ path: address, uid, gid });
+  const { io } = plugins.instance<ContentBytes>(pluginType.content, 'content');
+  io.begin().catch((error) => log.warn('the content thread is not up yet', { error }));
   return {
     exited: root.exited,
     async stop(drainMs) {

@@ -1,8 +1,9 @@
 // A pool of worker threads for jobs that would hold up an event loop: piscina behind a bounded queue, with
 // deadlines, cancellation that waits until the job has really stopped, and errors that keep their code.
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { MessageChannel, type Worker } from 'node:worker_threads';
-import { Piscina } from 'piscina';
+import type { Piscina } from 'piscina';
 import { fromWire, KitError } from './failure.ts';
 import type { JobAnswer, JobMail } from './pool-main.ts';
 import { Ticket } from './pool-ticket.ts';
@@ -22,6 +23,8 @@ import type { Child, ExitReason } from './types.ts';
 
 export type * from './pool-types.ts';
 
+const load = createRequire(import.meta.url);
+
 /** How long a pool waits for its threads to end. */
 const destroyMsMax = 10_000;
 
@@ -30,7 +33,8 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
   readonly exited: Promise<ExitReason>;
   readonly #system: ActorSystem;
   readonly #options: PoolOptions;
-  readonly #piscina: Piscina<JobMail, JobAnswer>;
+  /** Made for the first job: loading piscina takes longer than most of a daemon's start. */
+  #made: Piscina<JobMail, JobAnswer> | undefined;
   readonly #waiting = new Set<Ticket>();
   readonly #running = new Set<Ticket>();
   readonly #exit: (reason: ExitReason) => void;
@@ -64,7 +68,18 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
       runMs: 0,
     };
     this.#untell = system.telemetry.addPool(this);
-    this.#piscina = new Piscina<JobMail, JobAnswer>({
+    if ((options.threadsMin ?? 0) > 0) void this.#piscina;
+  }
+
+  get #piscina(): Piscina<JobMail, JobAnswer> {
+    this.#made ??= this.#make();
+    return this.#made;
+  }
+
+  #make(): Piscina<JobMail, JobAnswer> {
+    const options = this.#options;
+    const library = load('piscina') as typeof import('piscina');
+    const piscina = new library.Piscina<JobMail, JobAnswer>({
       filename: fileURLToPath(moduleUrl(import.meta.url, './pool-main')),
       name: 'runJob',
       minThreads: Math.min(options.threadsMin ?? 0, options.threadsMax),
@@ -77,21 +92,22 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
       ...(options.resourceLimits === undefined ? {} : { resourceLimits: options.resourceLimits }),
     });
     // A thread that died without a job. When none is left, nobody would ever take the jobs piscina still holds.
-    this.#piscina.on('error', (error: unknown) => {
+    piscina.on('error', (error: unknown) => {
       this.#counters.threadsLost++;
-      if (this.#piscina.threads.length > 0) return;
+      if (piscina.threads.length > 0) return;
       for (const ticket of this.#running) {
         if (ticket.started) continue;
         ticket.verdict ??= this.#lost(ticket, error);
         ticket.kill.abort();
       }
     });
+    return piscina;
   }
 
   counters(): PoolCounters {
     return {
       ...this.#counters,
-      threads: this.#piscina.threads.length,
+      threads: this.#made?.threads.length ?? 0,
       running: this.#running.size,
       waiting: this.#waiting.size,
     };
@@ -155,7 +171,7 @@ export class Pool<J extends JobMap<J>> implements Child, JobRunner<J> {
     // A thread in native code ends only when it comes back from there.
     const stuck = Promise.withResolvers<void>();
     const timer = this.#system.clock.setTimer(stuck.resolve, destroyMsMax);
-    await Promise.race([this.#piscina.destroy(), stuck.promise]);
+    await Promise.race([this.#made?.destroy(), stuck.promise]);
     timer.cancel();
     for (const ticket of [...this.#running]) this.#settle(ticket, why());
     this.#untell();

@@ -106,9 +106,6 @@ export const contentActor = defineActor<ContentIoProtocol, never, State, Content
         await state.blobs.removeIngest(id);
       }),
 
-    sweep: (state, { keep }, call, context) =>
-      answer(state, call, context, () => state.blobs.sweepIngests(keep)),
-
     emptyTrash: (state, _request, call, context) =>
       answer(state, call, context, () => state.blobs.emptyTrash()),
   },

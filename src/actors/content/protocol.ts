@@ -40,8 +40,6 @@ export interface ContentIoProtocol {
   close: { request: { id: number }; reply: void };
   /** Drops the bytes, open or not. */
   drop: { request: { id: number }; reply: void };
-  /** Once, when the daemon starts: drops what has no record. */
-  sweep: { request: { keep: Set<number> }; reply: number };
   /** Frees the bytes of discarded blobs. */
   emptyTrash: { request: undefined; reply: number };
 }

@@ -50,8 +50,9 @@ export async function startContentStore(deps: ContentStoreDeps): Promise<Content
     keep.add(ingest.id);
     lastId = Math.max(lastId, ingest.id);
   }
-  await deps.io.call('sweep', { keep }, { deadlineMs: ioDeadlineMs });
-  await deps.io.call('emptyTrash', undefined, { deadlineMs: ioDeadlineMs });
+  // Here and not by the content actor, whose thread may still be coming up.
+  await deps.blobs.sweepIngests(keep);
+  await deps.blobs.emptyTrash();
   const content = new LocalContentStore(deps, lastId + 1);
   await content.start();
   return content;

@@ -20,6 +20,7 @@ import type { Snapshotter } from '../../api/model/ports/snapshotter.ts';
 import { createBlobStore } from '../../io/blobs/store.ts';
 import { openJournaled, StoreSlot } from '../../io/journal/open.ts';
 import { type JournalLimits, journalLimitsDefault } from '../../io/journal/parts.ts';
+import { type LateRef, lateRef } from '../../supervisor/late-ref.ts';
 import { poolChild } from '../../supervisor/pool.ts';
 import { actorChild } from '../../supervisor/supervisor.ts';
 import { moduleUrl, threadChild } from '../../supervisor/thread.ts';
@@ -43,7 +44,7 @@ export function eventPlugin(): Registration {
 
 /** The bytes alone; who may see which blob is metadata. */
 export interface ContentBytes {
-  readonly io: ActorRef<ContentIoProtocol>;
+  readonly io: LateRef<ContentIoProtocol>;
   readonly blobs: BlobStore;
 }
 
@@ -60,9 +61,10 @@ export function contentPlugin({ root, system, directories }: Daemon): Registrati
         data: { directory: directories.content },
         routes: [contentPath],
       };
-      await root.startChild(threadChild(system, thread, threadShutdownMs));
+      const child = threadChild(system, thread, threadShutdownMs);
       return {
-        io: system.ref<ContentIoProtocol>(contentPath),
+        // No start of the daemon waits for the thread.
+        io: lateRef(system.ref<ContentIoProtocol>(contentPath), () => root.startChild(child)),
         blobs: createBlobStore({ directory: directories.content }),
       };
     },

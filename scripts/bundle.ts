@@ -20,7 +20,13 @@ const groups: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Native code, and a pool that starts its threads with a file of its own. */
-const external = ['koffi', 'lmdb', 'piscina'];
+const external = ['*.node', 'piscina'];
+
+/** In front of every file: what packages expect of CommonJS, and where a package is. */
+const banner = `import { createRequire as requireFrom } from 'node:module';
+import { pathToFileURL as urlOfPath } from 'node:url';
+const require = requireFrom(import.meta.url);
+const urlOfPackage = (name) => urlOfPath(require.resolve(name)).href;`;
 
 /** A bundled module looks for the files of the package from where it would stand in dist by itself. */
 const keepPlaces: Plugin = {
@@ -32,6 +38,37 @@ const keepPlaces: Plugin = {
       const url = `new URL(${JSON.stringify(place)}, import.meta.url).href`;
       return { contents: text.replaceAll('import.meta.url', url), loader: 'ts' };
     });
+  },
+};
+
+/** Looks first for the build that Linux with glibc takes: finding out what the machine is took longer than all of LMDB. */
+const lmdbLoader = `import { createRequire } from 'node:module';
+export default (directory) => {
+  const load = createRequire(directory + '/package.json');
+  try {
+    return load('@lmdb/lmdb-' + process.platform + '-' + process.arch + '/node.napi.glibc.node');
+  } catch {
+    return load('node-gyp-build-optional-packages')(directory);
+  }
+};`;
+
+/** The JavaScript of native packages is bundled; it finds its native part from where the package is. */
+const nativePackages: Plugin = {
+  name: 'native-packages',
+  setup({ onLoad, onResolve }) {
+    onLoad({ filter: /\/node_modules\/(koffi|lmdb)\/.*\.js$/ }, ({ path }) => {
+      const name = /\/node_modules\/(koffi|lmdb)\//.exec(path)?.[1];
+      const text = readFileSync(path, 'utf8');
+      return { contents: text.replaceAll('import.meta.url', `urlOfPackage('${name}')`), loader: 'js' };
+    });
+    onResolve({ filter: /^node-gyp-build-optional-packages$/ }, () => ({ path: 'lmdb', namespace: 'loader' }));
+    onLoad({ filter: /^lmdb$/, namespace: 'loader' }, () => ({ contents: lmdbLoader, loader: 'js' }));
+    // Nothing is kept as msgpack: its own native part is not worth loading.
+    onLoad({ filter: /\/node_modules\/msgpackr\/node-index\.js$/ }, ({ path }) => ({
+      contents: "export * from './index.js';",
+      loader: 'js',
+      resolveDir: dirname(path),
+    }));
   },
 };
 
@@ -54,11 +91,8 @@ for (const [group, entries] of Object.entries(groups)) {
     platform: 'node',
     target: 'node26',
     external,
-    plugins: [keepPlaces],
-    // For packages that are CommonJS.
-    banner: {
-      js: "import { createRequire as requireFor } from 'node:module';const require = requireFor(import.meta.url);",
-    },
+    plugins: [keepPlaces, nativePackages],
+    banner: { js: banner },
     // Names stay: traces and actors show them.
     minifyWhitespace: true,
     minifySyntax: true,

@@ -61,7 +61,10 @@ const nativePackages: Plugin = {
       const text = readFileSync(path, 'utf8');
       return { contents: text.replaceAll('import.meta.url', `urlOfPackage('${name}')`), loader: 'js' };
     });
-    onResolve({ filter: /^node-gyp-build-optional-packages$/ }, () => ({ path: 'lmdb', namespace: 'loader' }));
+    onResolve({ filter: /^node-gyp-build-optional-packages$/ }, () => ({
+      path: 'lmdb',
+      namespace: 'loader',
+    }));
     onLoad({ filter: /^lmdb$/, namespace: 'loader' }, () => ({ contents: lmdbLoader, loader: 'js' }));
     // Nothing is kept as msgpack: its own native part is not worth loading.
     onLoad({ filter: /\/node_modules\/msgpackr\/node-index\.js$/ }, ({ path }) => ({

@@ -270,9 +270,13 @@ export function taskSuite(name: string, subject: TaskSubject): void {
 
     await t.test('what fails leaves nothing behind', async () => {
       const missing = await tasks.container(['nosuch']);
-      await refuses(code.unknown, tasks.createTask(missing), /nosuch/);
+      const io = streams();
+      await refuses(code.unknown, tasks.createTask(missing, io), /nosuch/);
       await refuses(code.notFound, tasks.call('get', { containerId: missing }));
       await refuses(code.unknown, tasks.createTask(missing), /nosuch/);
+      // The answer says it, and the container's own streams do not say it again.
+      assert.deepEqual([io.out(), io.err()], ['', '']);
+      io.close();
       await tasks.remove(missing);
       const noRuntime = await tasks.container(['true'], {}, 'no-such-runtime');
       await refuses(code.unknown, tasks.createTask(noRuntime), /"no-such-runtime"/);

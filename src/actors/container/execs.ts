@@ -15,7 +15,7 @@ import {
   procOf,
   save,
 } from './state.ts';
-import { later, limitsOf } from './work.ts';
+import { later, limitsOf, withStdio } from './work.ts';
 
 export function addExec(state: ContainerState, request: ExecProcessRequest): undefined {
   const { execId, terminal, stdin, stdout, stderr, spec } = request;
@@ -64,19 +64,10 @@ export function startExec(
   proc.phase = 'starting';
   const limits = limitsOf(state, call as Call<never>);
   later(context, call, {
-    work: async () => {
-      const owner = { namespace: args.namespace, name: execId, ...place.settings };
-      const io = await args.host.openStdio(proc.paths, owner, limits.signal);
-      // A size that was set before there was a terminal.
-      if (proc.size !== undefined) io.resize(...proc.size);
-      try {
-        const pid = await args.host.runtime.exec(place, { id: execId, process: proc.process }, io, limits);
-        return { io, pid };
-      } catch (error) {
-        io.close();
-        throw error;
-      }
-    },
+    work: async () =>
+      await withStdio(state, place, proc, limits.signal, (io) =>
+        args.host.runtime.exec(place, { id: execId, process: proc.process }, io, limits),
+      ),
     finish({ io, pid }) {
       proc.phase = 'running';
       [proc.io, proc.pid] = [io, pid];

@@ -1,6 +1,11 @@
 // The life of a container's init process: created, started, deleted, and everything undone when a step fails.
 import { fail, messageOf, wrap } from '../../api/model/errors.ts';
-import type { ContainerPlace, SpecFacts, Stdio } from '../../api/model/ports/container-host.ts';
+import type {
+  CommandLimits,
+  ContainerPlace,
+  SpecFacts,
+  Stdio,
+} from '../../api/model/ports/container-host.ts';
 import { type CreateTaskRequest, DeleteResponse } from '../../api/proto/gen/runtime/task/v3/shim.ts';
 import type { Call } from '../../supervisor/types.ts';
 import { answerWaiters, settleExits, untilTold, watchProc } from './exits.ts';
@@ -15,7 +20,7 @@ import {
   placeOf,
   save,
 } from './state.ts';
-import { exclusively, later, limitsOf } from './work.ts';
+import { exclusively, later, limitsOf, withStdio } from './work.ts';
 
 const undoDeadlineMs = 10_000;
 
@@ -54,32 +59,18 @@ export function create(
   later(context, call, {
     work: async (): Promise<Made> => {
       const spec = host.readSpec(bundle);
-      let io: Stdio | undefined;
       try {
         if (request.rootfs.length > 0) {
           host.mountRootfs(bundle, request.rootfs);
           state.mounted = true;
         }
         if (checkpoint !== undefined) return { place, spec, io: undefined, pid: 0 };
-        const owner = { namespace: args.namespace, name: place.id, ...place.settings };
-        io = await host.openStdio(state.init.paths, owner, limits.signal);
-        const making = host.runtime.create(place, io, limits);
-        // While the runtime works: a shim that takes over must know what to clear away.
-        making.catch(() => {});
-        save(state);
-        const pid = await making;
-        state.spec = spec;
-        state.init.pid = pid;
-        try {
-          follow(state, context, state.init);
-        } catch (error) {
-          // No descriptors are left to watch it with: then it cannot stay.
-          await host.runtime.delete(place, spec, true, { deadlineMs: undoDeadlineMs });
-          throw error;
-        }
+        await rehearse(state, place, spec, limits);
+        const { io, pid } = await withStdio(state, place, state.init, limits.signal, (opened) =>
+          begin(state, context, { place, spec }, opened, limits),
+        );
         return { place, spec, io, pid };
       } catch (error) {
-        io?.close();
         if (state.mounted) {
           await host.unmountRootfs(bundle).catch((undoError) => {
             throw wrap(`${messageOf(error)}; undoing failed`, undoError);
@@ -107,6 +98,56 @@ export function create(
       host.records.forget(bundle);
     },
   });
+}
+
+/**
+ * A runtime says what is wrong twice: in its log, and on the container's own standard error, where the client sees it
+ * too. A command that the root file system does not show is tried without streams first, so that it is said once.
+ */
+async function rehearse(
+  { args, init }: ContainerState,
+  place: ContainerPlace,
+  spec: SpecFacts,
+  limits: CommandLimits & { signal: AbortSignal },
+): Promise<void> {
+  const { host } = args;
+  // Hooks would run twice; a terminal is no stream that a runtime writes to.
+  if (spec.hasHooks || init.paths.terminal || host.showsCommand(place.bundle, spec)) return;
+  const silent = { terminal: false, stdin: '', stdout: '', stderr: '' };
+  const owner = { namespace: args.namespace, name: place.id, ...place.settings };
+  const io = await host.openStdio(silent, owner, limits.signal);
+  try {
+    await host.runtime.create(place, io, limits);
+    await host.runtime.delete(place, spec, true, { deadlineMs: undoDeadlineMs });
+  } finally {
+    io.close();
+  }
+}
+
+/** Has the runtime make the init process, and watches it from then on. */
+async function begin(
+  state: ContainerState,
+  context: ContainerContext,
+  { place, spec }: Pick<Made, 'place' | 'spec'>,
+  io: Stdio,
+  limits: CommandLimits,
+): Promise<number> {
+  const { runtime } = state.args.host;
+  const making = runtime.create(place, io, limits);
+  // While the runtime works: a shim that takes over must know what to clear away.
+  making.catch(() => {});
+  save(state);
+  const pid = await making;
+  state.spec = spec;
+  state.init.pid = pid;
+  try {
+    follow(state, context, state.init);
+  } catch (error) {
+    // No descriptors are left to watch it with: then it cannot stay.
+    await runtime.delete(place, spec, true, { deadlineMs: undoDeadlineMs });
+    throw error;
+  }
+  return pid;
 }
 
 /** Watches an init process, made here or by a shim before this one, and the memory of its container. */
@@ -139,14 +180,10 @@ export function start(state: ContainerState, call: Call<{ pid: number }>, contex
         await host.runtime.start(place, state.spec, limits);
         return undefined;
       }
-      const owner = { namespace: args.namespace, name: place.id, ...place.settings };
-      const io = await host.openStdio(init.paths, owner, limits.signal);
-      try {
-        return { io, pid: await host.runtime.restore(place, io, state.checkpoint, limits) };
-      } catch (error) {
-        io.close();
-        throw error;
-      }
+      const { checkpoint } = state;
+      return await withStdio(state, place, init, limits.signal, (io) =>
+        host.runtime.restore(place, io, checkpoint, limits),
+      );
     },
     finish(restored) {
       init.phase = 'running';

@@ -1,7 +1,7 @@
 // How a container actor does what takes long: started in one turn, finished in another, one change at a time.
-import type { CommandLimits } from '../../api/model/ports/container-host.ts';
+import type { CommandLimits, ContainerPlace, Stdio } from '../../api/model/ports/container-host.ts';
 import type { Call } from '../../supervisor/types.ts';
-import type { ContainerContext, ContainerState } from './state.ts';
+import type { ContainerContext, ContainerState, Proc } from './state.ts';
 
 interface Steps<T, R> {
   /** Runs outside the actor's turns: reads the state and leaves it as it is. */
@@ -51,6 +51,27 @@ export function exclusively<T, R>(
       resolve();
     },
   });
+}
+
+/** Opens the streams of a process and has `run` begin it with them; they are closed when that fails. */
+export async function withStdio(
+  { args }: ContainerState,
+  place: ContainerPlace,
+  proc: Proc,
+  signal: AbortSignal,
+  run: (io: Stdio) => Promise<number>,
+): Promise<{ io: Stdio; pid: number }> {
+  const name = proc.execId === '' ? place.id : proc.execId;
+  const owner = { namespace: args.namespace, name, ...place.settings };
+  const io = await args.host.openStdio(proc.paths, owner, signal);
+  // A size that was set before there was a terminal.
+  if (proc.size !== undefined) io.resize(...proc.size);
+  try {
+    return { io, pid: await run(io) };
+  } catch (error) {
+    io.close();
+    throw error;
+  }
 }
 
 /** For one run of the runtime: ends with the caller's patience, at the latest with the shim's own. */

@@ -18,6 +18,7 @@ import { openSpawnFds } from '../sys/spawn.ts';
 import { createSys } from '../sys/sys.ts';
 import { openTerminals } from '../sys/terminal.ts';
 import { createCommands } from './command.ts';
+import { showsCommand } from './command-path.ts';
 import { createInsiders } from './exec/insiders.ts';
 import { createExits, type Exits } from './exits.ts';
 import { createRecords, createSandboxRecords } from './records.ts';
@@ -85,6 +86,7 @@ export function createHost({ watch, env, clock, insiders: given }: HostDeps): Ho
     },
     ensureDescriptors,
     readSpec,
+    showsCommand,
     openStdio: (paths, owner, signal) => openStdio(paths, owner, stdio, signal),
     adoptStdio,
     mountRootfs(bundle, mounts) {

@@ -40,6 +40,11 @@ export interface SpecFacts {
   readonly privatePid: boolean;
   readonly rootPath: string;
   readonly annotations: Readonly<Record<string, string>>;
+  /** What it runs and where that is looked for; undefined when the spec does not say. */
+  readonly command:
+    | { readonly name: string; readonly searchPath: readonly string[]; readonly cwd: string }
+    | undefined;
+  readonly mountPoints: readonly string[];
 }
 
 /** Streams of one process: what the runtime gets as descriptors 0 to 2, and what stays here. */
@@ -213,6 +218,8 @@ export interface ContainerHost {
   ensureDescriptors(): void;
   settingsOf(namespace: string, bundle: string, options: Any | undefined): RuntimeSettings;
   readSpec(bundle: string): SpecFacts;
+  /** false when a container's command is surely not in its root file system. */
+  showsCommand(bundle: string, spec: SpecFacts): boolean;
   openStdio(paths: StdioPaths, owner: StdioOwner, signal: AbortSignal): Promise<Stdio>;
   /** Takes hold again of the streams of a process that another shim has started. */
   adoptStdio(paths: StdioPaths): Stdio;

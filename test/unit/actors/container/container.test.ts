@@ -94,7 +94,11 @@ function machine() {
       ...{ binary: 'runc', root: '/r', systemdCgroup: false, noPivotRoot: false, noNewKeyring: false },
       ...{ ioUid: 0, ioGid: 0, criuImagePath: '', criuWorkPath: '' },
     }),
-    readSpec: () => ({ hasHooks: false, privatePid: true, rootPath: 'rootfs', annotations: {} }),
+    readSpec: () => ({
+      ...{ hasHooks: false, privatePid: true, rootPath: 'rootfs', annotations: {} },
+      ...{ command: undefined, mountPoints: [] },
+    }),
+    showsCommand: () => true,
     openStdio: async () => io,
     adoptStdio: () => io,
     mountRootfs() {},

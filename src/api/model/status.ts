@@ -34,11 +34,10 @@ export const statusClasses: Readonly<Record<ErrorCode, StatusClass>> = {
 export const unknownText = 'unknown';
 
 /** The classes that travel under each number, the plain one first. */
-const codesByNumber = new Map<number, readonly ErrorCode[]>();
-for (const code of errorCodes) {
-  const { number } = statusClasses[code];
-  codesByNumber.set(number, [...(codesByNumber.get(number) ?? []), code]);
-}
+const codesByNumber: ReadonlyMap<number, readonly ErrorCode[]> = Map.groupBy(
+  errorCodes,
+  (code) => statusClasses[code].number,
+);
 
 /** The class of a status, and its message with the class text taken off the end, once. A text alone stays. */
 export function readStatus(number: number, message: string): { code: ErrorCode; message: string } {

@@ -1,4 +1,5 @@
-// Runs the questions beside containerd: `npm run bench -- [--quick] [--write] [question ...]`.
+// Runs the questions beside containerd: `npm run bench -- [--quick] [--write] [question ...]`, which bundles Troupe
+// first, so that what is measured is what a package runs.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Bench, type Figure, type Question, verdictOf } from './harness.ts';

@@ -49,6 +49,7 @@ export function randomOf(seed: number): Random {
 const grpc = { notFound: 5, alreadyExists: 6 };
 /** Limits that a loaded machine does not reach: it is not to be what fails. */
 const callDeadlineMs = 120_000;
+const startDeadlineMs = 60_000;
 const waitDeadlineMs = 3_600_000;
 const codeOf = (error: unknown): number => Number((error as { code?: unknown }).code ?? -1);
 
@@ -193,7 +194,9 @@ export class Load {
 
   async #start(life: Life): Promise<void> {
     const request = { containerId: life.id };
-    const { pid } = await this.#client.call(TasksDefinition, 'start', request, this.#at);
+    // runc waits for ever for a container that was let go by a start before it that was killed.
+    const options = { ...this.#at, deadlineMs: startDeadlineMs };
+    const { pid } = await this.#client.call(TasksDefinition, 'start', request, options);
     life.pid = pid;
     this.#waits.push(this.#watch(life));
   }

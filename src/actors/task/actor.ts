@@ -137,10 +137,12 @@ export const taskActor = defineActor<TaskProtocol, TaskSignal, TaskState, TaskAr
 
     verify: (state, _request, call) => relay(state, call, (task) => verifyTask(task)),
 
-    start: (state, { execId }, call) =>
+    start: (state, { execId, deadlineMs = Number.POSITIVE_INFINITY }, call) =>
       relayTo(state, call, execId, async (task) => {
         const request = wire.StartRequest.create({ id: task.id, execId });
-        const { pid } = await task.call(methods.start, request, 'slowCallMs');
+        // ttrpc knows no cancellation: without a limit, a start that hangs would hold the shim's task for as long as ours.
+        const limitMs = Math.min(deadlineMs, state.args.timeouts.slowCallMs);
+        const { pid } = await task.call(methods.start, request, limitMs);
         return { pid: pid > 0 ? pid : (await task.state(execId)).pid };
       }),
 

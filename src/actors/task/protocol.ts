@@ -42,7 +42,8 @@ export interface TaskProtocol {
   abandon: { request: undefined; reply: undefined };
   /** What the shim has: what recovery asks first. Waits for ever for a shim that is silent. */
   verify: { request: undefined; reply: Verdict };
-  start: { request: ProcessKey; reply: { pid: number } };
+  /** `deadlineMs` is the caller's patience: a shim that starts a process for longer is told to stop. */
+  start: { request: ProcessKey & { deadlineMs?: number }; reply: { pid: number } };
   /** Deletes the task and, with it, its shim and its bundle. */
   delete: { request: undefined; reply: DeleteResponse };
   deleteProcess: { request: ProcessKey; reply: DeleteResponse };

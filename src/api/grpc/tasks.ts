@@ -124,7 +124,8 @@ export function tasksService(deps: TasksDeps): BoundService {
       async start({ containerId, execId }, context) {
         const task = taskOf(context, containerId);
         try {
-          return await task.call('start', { execId }, limits(context));
+          const { deadlineMs } = context;
+          return await task.call('start', { execId, deadlineMs }, limits(context));
         } finally {
           if (execId === '') await forgetRestore(context, containerId);
         }

@@ -296,7 +296,7 @@ test('malformed answers are errors of their call', options, async (t) => {
   const broken = { typeUrl: 7 } as never;
   const fake = await createFake(t, { shim: { stats: () => ({ stats: broken }), pids: () => ({}) as never } });
   const task = await fake.create();
-  await assert.rejects(task.call('stats', { deadlineMs: 1000 }), { code: 'internal' });
+  await assert.rejects(task.call('stats', { deadlineMs: 10_000 }), { code: 'internal' });
   await assert.rejects(task.call('pids', undefined), { code: 'internal' });
   await assert.rejects(task.call('update', { resources: undefined, annotations: new Map() }), {
     code: 'unimplemented',
@@ -317,6 +317,20 @@ test('a shim whose socket was deleted while there was no daemon is found again',
   await fake.tasks.recover({ runtimeOf: () => 'io.fake.v1' });
   assert.deepEqual(await fake.task().call('start', init), { pid: 100 });
   assert.ok(!fake.calls.includes('web:delete'));
+});
+
+test('a shim hears how long its caller waits for a start', options, async (t) => {
+  const limits: number[] = [];
+  const start: ShimHandlers['start'] = (_request, { deadlineMs }) => {
+    limits.push(deadlineMs);
+    return { pid: 100 };
+  };
+  const fake = await createFake(t, { shim: { start } });
+  const task = await fake.create();
+  await task.call('start', { ...init, deadlineMs: 5_000 });
+  await task.call('start', init);
+  const [short = 0, long = 0] = limits;
+  assert.ok(short <= 5_000 && long > 5_000 && long <= 10_000, String(limits));
 });
 
 test('calls for an exec ask for its state first', options, async (t) => {

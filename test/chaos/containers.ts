@@ -63,7 +63,7 @@ export interface LoadOptions {
   readonly random: Random;
 }
 
-export class Load {
+export class Load implements Disposable {
   readonly lives: Life[] = [];
   readonly #options: LoadOptions;
   readonly #current = new Map<number, Life>();
@@ -89,7 +89,7 @@ export class Load {
     await Promise.all(this.#waits);
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
     this.#hurried.abort();
     for (const life of this.lives) this.#hangUp(life);
     this.#client[Symbol.dispose]();

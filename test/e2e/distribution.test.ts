@@ -15,7 +15,13 @@ import { measureTree } from '../../src/io/snapshotters/measure.ts';
 import { mountAll, unmountRecursive } from '../../src/io/sys/mount.ts';
 import { createSys } from '../../src/io/sys/sys.ts';
 import { type Daemon, startDaemon } from '../fixtures/daemon.ts';
-import { type BuiltImage, buildLayer, buildManifest, crowdedImage } from '../fixtures/image.ts';
+import {
+  type BuiltImage,
+  buildLayer,
+  buildManifest,
+  crowdedImage,
+  withLegacyConfig,
+} from '../fixtures/image.ts';
 import { type Registry, startRegistry } from '../fixtures/registry.ts';
 import { fastDirectory, scratch } from '../fixtures/scratch.ts';
 import { listTree } from './tree.ts';
@@ -145,6 +151,30 @@ describe('distribution', { skip, concurrency: 1 }, () => {
       () => new Map(),
     );
     assert.equal(labels.get('containerd.io/uncompressed'), undefined);
+  });
+
+  test('the config of an image of old gets its type, with the manifest that ctr makes of it', async () => {
+    const built = buildManifest([await buildLayer([{ name: 'old', content: 'old' }])]);
+    const image = { manifests: [withLegacyConfig(built)] };
+    const byCtr = await registry.push(image, 'legacy/config', 'ctr');
+    await daemon.ctrOk(['images', 'pull', '--plain-http', byCtr]);
+    const ref = await registry.push(image, 'legacy/config', 'transfer');
+    // Ours must be written, not found.
+    await client.images.delete(byCtr, { sync: true });
+    const pulled = await client.pull(ref, { plainHttp: true });
+    const { target, labels } = await client.content
+      .info(pulled.target.digest)
+      .then((info) => ({ ...info, ...pulled }));
+    assert.equal((await pulled.config()).config.env[0], 'PATH=/bin:/usr/bin');
+    assert.ok(await pulled.isUnpacked('overlayfs'));
+    await daemon.ctrOk(['images', 'pull', '--plain-http', byCtr]);
+    assert.equal((await client.images.get(byCtr)).target.digest, target.digest);
+    const digests = [built.config, ...built.layers].map(({ digest }) => digest);
+    const children = digests.map((digest, i) => [`containerd.io/gc.ref.content.${i}`, digest]);
+    assert.deepEqual(
+      [...labels].filter(([key]) => key.includes('gc.ref')),
+      children,
+    );
   });
 
   test('what is pushed comes back the same, and is not sent twice', async () => {

@@ -20,6 +20,7 @@ import { loadDocument } from './content.ts';
 import { type DistributionDeps, progressTeller, type Work } from './deps.ts';
 import { KeyedLock } from './keyed-lock.ts';
 import { bringLayer } from './layers.ts';
+import { octetStream, withConfigType } from './legacy-config.ts';
 import type { Distribution, PulledImage, PullRequest, UnpackRequest, UnpackTarget } from './protocol.ts';
 import { pushImage } from './push.ts';
 import { unpackStack } from './unpacker.ts';
@@ -27,7 +28,6 @@ import { unpackStack } from './unpacker.ts';
 export type { DistributionDeps, UnpackSnapshotter } from './deps.ts';
 
 const concurrentDownloadsDefault = 3;
-const octetStream = 'application/octet-stream';
 
 export function createDistribution(deps: DistributionDeps): Distribution {
   const locks = new KeyedLock();
@@ -124,7 +124,7 @@ async function pull(
     start(bringNamed(inner, blob));
   }
   await settle(running, stop, work.signal);
-  return { target };
+  return { target: await withConfigType(work, target) };
 }
 
 async function bringNamed(work: Work, blob: LinkedDescriptor): Promise<void> {

@@ -49,7 +49,6 @@ export interface PullRequest extends Request {
   readonly unpack: readonly UnpackTarget[];
   /** False: layers that are unpacked are not kept as content. True unless said. */
   readonly keepContent?: boolean;
-  readonly referrers?: boolean;
   /** Layers at once. */
   readonly concurrentDownloadsMax?: number | undefined;
   /** Bytes of one request when a large layer is fetched in several; 0: in one stream. */

@@ -18,7 +18,10 @@ export interface AuthorizerOptions {
 }
 
 /** What of a 401 counts. */
-export type Refusal = Pick<HttpResponse, 'url' | 'headers'>;
+export interface Refusal extends Pick<HttpResponse, 'url' | 'headers'> {
+  /** What was refused; undefined when nothing was shown. */
+  readonly authorization?: string | undefined;
+}
 
 export interface Authorizer {
   /** The Authorization header for `origin`, or undefined while that server has demanded none. */
@@ -39,6 +42,8 @@ type Handler =
 
 interface Token {
   value: Promise<string>;
+  /** The value when it is there. */
+  text?: string;
   expiresAtMs: number;
 }
 
@@ -59,6 +64,7 @@ export function createAuthorizer(options: AuthorizerOptions): Authorizer {
     const entry: Token = { value: Promise.resolve(''), expiresAtMs: Number.POSITIVE_INFINITY };
     entry.value = fetchToken(handler, scopes).then(
       (reply) => {
+        entry.text = reply.token;
         if (reply.expiresInS > 0) entry.expiresAtMs = options.nowMs() + reply.expiresInS * 1000;
         return reply.token;
       },
@@ -130,8 +136,9 @@ export function createAuthorizer(options: AuthorizerOptions): Authorizer {
       const credentials = await options.credentials?.(url.host);
       if (bearer !== undefined) {
         const handler = bearerHandler(bearer, url, credentials);
-        const all = [...new Set([...handler.scopes, ...scopes])].sort();
-        if (bearer.params.has('error')) tokens.delete(tokenKey(handler, all));
+        const key = tokenKey(handler, [...new Set([...handler.scopes, ...scopes])].sort());
+        // A token may end before its time. Another one than was refused is somebody's newer one.
+        if (response.authorization === `Bearer ${tokens.get(key)?.text}`) tokens.delete(key);
         handlers.set(url.origin, handler);
         return;
       }

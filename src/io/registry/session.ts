@@ -50,6 +50,12 @@ const redirectsMax = 10;
 const transportPauseMs = 50;
 const retryAfterMsMax = 30_000;
 
+interface Answered {
+  readonly response: HttpResponse;
+  /** What the server that answered was shown. */
+  readonly authorization: string | undefined;
+}
+
 export function createSession(host: RegistryHost, deps: SessionDeps): Session {
   let schemeIndex = 0;
 
@@ -59,7 +65,7 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
     return url.origin === new URL(`${scheme}://${host.host}`).origin;
   }
 
-  async function exchange(request: SessionRequest, method: SessionRequest['method']): Promise<HttpResponse> {
+  async function exchange(request: SessionRequest, method: SessionRequest['method']): Promise<Answered> {
     for (;;) {
       const scheme = host.schemes[schemeIndex] ?? 'https';
       const { path } = request;
@@ -80,15 +86,16 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
     request: SessionRequest,
     method: SessionRequest['method'],
     first: URL,
-  ): Promise<HttpResponse> {
+  ): Promise<Answered> {
     let url = first;
     for (let hop = 0; hop <= redirectsMax; hop++) {
       const own = isOwn(url);
       const headers = new Map([['user-agent', deps.userAgent], ...(request.headers ?? [])]);
       // Credentials and configured headers belong to the registry: a server it redirects to gets none.
+      let authorization: string | undefined;
       if (own) {
         for (const [name, value] of host.headers) headers.set(name.toLowerCase(), value);
-        const authorization = await deps.authorizer.header(url.origin, request.scopes, request.signal);
+        authorization = await deps.authorizer.header(url.origin, request.scopes, request.signal);
         if (authorization !== undefined) headers.set('authorization', authorization);
       }
       const tls = own ? host.tls : { rejectUnauthorized: host.tls.rejectUnauthorized };
@@ -99,7 +106,9 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
         ...(own && host.connectMs !== undefined ? { connectMs: host.connectMs } : {}),
       });
       const location = response.headers.get('location');
-      if (![301, 302, 303, 307, 308].includes(response.status) || location === undefined) return response;
+      if (![301, 302, 303, 307, 308].includes(response.status) || location === undefined) {
+        return { response, authorization };
+      }
       await discardBody(response);
       if (!URL.canParse(location, url))
         throw fail('unavailable', `${url.origin}: redirect to a malformed URL`);
@@ -123,9 +132,9 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
       let challenged = 0;
       for (let attempt = 1; ; attempt++) {
         const last = attempt >= attemptsMax;
-        let response: HttpResponse;
+        let answered: Answered;
         try {
-          response = await exchange(request, method);
+          answered = await exchange(request, method);
         } catch (error) {
           const transient =
             error instanceof TransportFailure && (error.kind === 'timeout' || error.kind === 'closed');
@@ -133,6 +142,7 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
           await deps.sleep(transportPauseMs, request.signal);
           continue;
         }
+        const { response, authorization } = answered;
         const { status } = response;
         if (last || status < 400) return response;
         if (status === 401) {
@@ -141,7 +151,8 @@ export function createSession(host: RegistryHost, deps: SessionDeps): Session {
           if (++challenged > 2 || !own) return response;
           const again = challenged > 1 && !/error\s*=/.test(response.headers.get('www-authenticate') ?? '');
           if (again) return response;
-          await deps.authorizer.learn(response, request.scopes);
+          const { url, headers } = response;
+          await deps.authorizer.learn({ url, headers, authorization }, request.scopes);
         } else if (status === 405 && method === 'HEAD') {
           method = 'GET';
         } else if (status === 408 || status === 429) {

@@ -2,7 +2,7 @@
 // thread that knows the credentials, so that a token is asked for once and a secret goes nowhere.
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { codeOf, type ErrorCode, fail, messageOf } from '../../api/model/errors.ts';
-import type { Authorizer } from './auth.ts';
+import type { Authorizer, Refusal } from './auth.ts';
 import type { RegistryHost } from './hosts.ts';
 import type { Reference } from './reference.ts';
 
@@ -16,7 +16,7 @@ export interface SharedRegistry {
 
 type Question =
   | { id: number; ask: 'header'; origin: string; scopes: readonly string[] }
-  | { id: number; ask: 'learn'; url: string; headers: ReadonlyMap<string, string>; scopes: readonly string[] }
+  | { id: number; ask: 'learn'; refusal: Omit<Refusal, 'url'> & { url: string }; scopes: readonly string[] }
   | { id: number; ask: 'take' }
   | { tell: 'release'; id: number }
   | { tell: 'line'; line: string }
@@ -83,7 +83,8 @@ async function answer(
   question: Extract<Question, { ask: 'header' | 'learn' }>,
 ): Promise<string | undefined> {
   if (question.ask === 'header') return authorizer.header(question.origin, question.scopes);
-  await authorizer.learn({ url: new URL(question.url), headers: question.headers }, question.scopes);
+  const { refusal, scopes } = question;
+  await authorizer.learn({ ...refusal, url: new URL(refusal.url) }, scopes);
   return undefined;
 }
 
@@ -119,10 +120,11 @@ export function sharedAuthorizer(port: MessagePort): {
   return {
     authorizer: {
       header: (origin, scopes) => ask({ id: ++lastId, ask: 'header', origin, scopes }),
-      async learn({ url, headers }, scopes) {
+      async learn({ url, headers, authorization }, scopes) {
         const challenge = headers.get('www-authenticate') ?? '';
         const told = new Map([['www-authenticate', challenge]]);
-        await ask({ id: ++lastId, ask: 'learn', url: url.href, headers: told, scopes });
+        const refusal = { url: url.href, headers: told, authorization };
+        await ask({ id: ++lastId, ask: 'learn', refusal, scopes });
       },
     },
     async take() {

@@ -1,8 +1,9 @@
 // One HTTP exchange at a time over pooled connections: limits and proxies live here, retries and redirects do not.
 import type { Readable } from 'node:stream';
-import type { Agent, EnvHttpProxyAgent } from 'undici';
+import type { Dispatcher } from 'undici';
 import { fail, messageOf, TroupeError } from '../../api/model/errors.ts';
-import { isLoopback, type TlsSettings } from './hosts.ts';
+import type { TlsSettings } from './hosts.ts';
+import { type Environment, type ProxyServer, proxyFor } from './proxy.ts';
 
 export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE';
@@ -60,17 +61,24 @@ export const defaultTransportLimits: TransportLimits = {
   headersBytesMax: 64 * 1024,
 };
 
-export function createTransport(limits: Partial<TransportLimits> = {}): Transport {
+/** `environment` says which proxies to go through; see `proxyFor`. */
+export function createTransport(
+  limits: Partial<TransportLimits> = {},
+  environment: Environment = process.env,
+): Transport {
   const bounds = { ...defaultTransportLimits, ...limits };
-  const agents = new Map<string, Agent | EnvHttpProxyAgent>();
+  const agents = new Map<string, Dispatcher>();
 
-  async function agentFor({ url, tls, connectMs }: HttpRequest): Promise<Agent | EnvHttpProxyAgent> {
+  /** With `tunnel`, through that proxy, which does not see what is said. */
+  async function agentFor(
+    { tls, connectMs }: HttpRequest,
+    tunnel: ProxyServer | undefined,
+  ): Promise<Dispatcher> {
     // Loaded when it is first needed: most daemons and commands never speak to a registry.
     // A bundler gives what a CommonJS package exports as its default alone.
     const { default: undici } = await import('undici');
-    // Loopback is never behind a proxy, whatever the environment says.
-    const direct = isLoopback(url.host);
-    const key = `${direct} ${tls.rejectUnauthorized} ${JSON.stringify([tls.ca, tls.client, connectMs])}`;
+    const by = tunnel && [tunnel.url.href, tunnel.authorization];
+    const key = JSON.stringify([by, tls.rejectUnauthorized, tls.ca, tls.client, connectMs]);
     let agent = agents.get(key);
     if (agent === undefined) {
       const connect = {
@@ -90,9 +98,16 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
         maxHeaderSize: bounds.headersBytesMax,
         pipelining: 1,
       };
-      agent = direct
-        ? new undici.Agent(options)
-        : new undici.EnvHttpProxyAgent({ ...options, requestTls: connect });
+      agent =
+        tunnel === undefined
+          ? new undici.Agent(options)
+          : new undici.ProxyAgent({
+              ...options,
+              uri: tunnel.url.href,
+              requestTls: connect,
+              proxyTls: { timeout: connect.timeout },
+              ...(tunnel.authorization === undefined ? {} : { token: tunnel.authorization }),
+            });
       agents.set(key, agent);
     }
     return agent;
@@ -101,13 +116,13 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
   return {
     async send(request) {
       const { url } = request;
+      const proxy = proxyFor(url, environment);
       try {
-        const agent = await agentFor(request);
+        const isTunnel = proxy !== undefined && url.protocol === 'https:';
+        const agent = await agentFor(request, isTunnel ? proxy : undefined);
         const response = await agent.request({
-          origin: url.origin,
-          path: `${url.pathname}${url.search}`,
+          ...target(url, isTunnel ? undefined : proxy, request.headers),
           method: request.method,
-          headers: Object.fromEntries(request.headers),
           body: request.body ?? null,
           signal: request.signal ?? null,
         });
@@ -117,7 +132,10 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
         }
         return { status: response.statusCode, headers, body: response.body, url };
       } catch (error) {
-        throw transportFailure(error, `${request.method} ${url.origin}${url.pathname}`);
+        const failure = transportFailure(error, `${request.method} ${url.origin}${url.pathname}`);
+        // A proxy that refuses looks like an abort, though nobody asked for one.
+        const isRefusal = failure.kind === 'canceled' && request.signal?.aborted !== true;
+        throw isRefusal ? new TransportFailure('connect', failure.message, error) : failure;
       }
     },
     async [Symbol.asyncDispose]() {
@@ -125,6 +143,18 @@ export function createTransport(limits: Partial<TransportLimits> = {}): Transpor
       agents.clear();
       await Promise.all(open.map((agent) => agent.destroy()));
     },
+  };
+}
+
+/** Whom to ask for what; a proxy that is not tunnelled through is asked for the whole URL (RFC 9112 section 3.2.2). */
+function target(url: URL, proxy: ProxyServer | undefined, headers: ReadonlyMap<string, string>) {
+  const path = `${url.pathname}${url.search}`;
+  if (proxy === undefined) return { origin: url.origin, path, headers: Object.fromEntries(headers) };
+  const more = proxy.authorization === undefined ? {} : { 'proxy-authorization': proxy.authorization };
+  return {
+    origin: proxy.url.origin,
+    path: `${url.origin}${path}`,
+    headers: { ...Object.fromEntries(headers), host: url.host, ...more },
   };
 }
 

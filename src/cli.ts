@@ -7,6 +7,7 @@ import type { Host } from './api/cli/context.ts';
 import { runCli } from './api/cli/program.ts';
 import { createClient } from './api/client/index.ts';
 import type { Sys } from './api/model/ports/sys.ts';
+import { runEditor } from './io/sys/editor.ts';
 import { createMounter } from './io/sys/mounter.ts';
 import { createSys } from './io/sys/sys.ts';
 
@@ -31,6 +32,7 @@ function processHost(): Host {
       createClient({ ...options, mkfifo: (path, mode) => machine().mkfifo(path, mode) }),
     mounter: () =>
       createMounter(machine(), join(process.env['XDG_RUNTIME_DIR'] || tmpdir(), 'troupe-mounts')),
+    runEditor,
     onSignal(name, listener) {
       process.on(name, listener);
       return () => void process.off(name, listener);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { troupeOk } from '../fixtures/cli.ts';
+import { runTroupe, troupeOk } from '../fixtures/cli.ts';
 import { startDaemon } from '../fixtures/daemon.ts';
 import { featureImage } from '../fixtures/feature-image.ts';
 import { busyboxImage, sha256 } from '../fixtures/image.ts';
@@ -143,6 +143,54 @@ test('images: archives, forms and lists', async (t) => {
     }
     assert.equal(trees[0], trees[1]);
     assert.equal((await ctrOk(['leases', 'ls', '-q'])).trim(), '');
+  });
+
+  await t.test('single objects: fetched, changed by hand, sent, and let go', async () => {
+    const digest = (await cli(['content', 'fetch', '-q', '--plain-http', busybox])).trim();
+    const manifest = await cli(['content', 'get', digest]);
+    assert.equal(await cli(['content', 'fetch-object', '--plain-http', busybox]), manifest);
+    const { config, layers } = JSON.parse(manifest) as { config: { digest: string }; layers: unknown[] };
+    const blob = await cli(['content', 'fetch-blob', '--plain-http', busybox, config.digest]);
+    assert.equal(sha256(Buffer.from(blob, 'latin1')), config.digest);
+
+    const editor = `sed -i s/application/APPLICATION/`;
+    const refused = await runTroupe(
+      [
+        '-a',
+        address,
+        '-n',
+        namespace,
+        'content',
+        'edit',
+        '--editor',
+        'truncate -s 3',
+        '--validate',
+        'json',
+        digest,
+      ],
+      file('tmp-mounts'),
+    );
+    assert.match(refused.stderr, /no JSON/);
+    const edited = (await cli(['content', 'edit', '--editor', editor, '--validate', 'json', digest])).trim();
+    assert.equal(await cli(['content', 'get', edited]), manifest.replace(/application/, 'APPLICATION'));
+
+    const type = 'application/vnd.oci.image.manifest.v1+json';
+    const pushed = busybox.replace(':latest', ':sent');
+    assert.equal(
+      await cli(['content', 'push-object', '--plain-http', pushed, digest, type]),
+      `${digest} pushed\n`,
+    );
+    assert.equal(await cli(['content', 'fetch-object', '--plain-http', pushed]), manifest);
+    assert.equal(
+      await cli(['content', 'push-object', '--plain-http', pushed, digest, type]),
+      `${digest} exists\n`,
+    );
+
+    const shown = await cli(['content', 'prune', 'references', '--dry']);
+    assert.ok(shown.includes(`${digest} containerd.io/gc.ref.content.l.0`), shown);
+    assert.equal(await cli(['content', 'prune', 'references']), shown);
+    assert.equal(await cli(['content', 'prune', 'references']), '');
+    assert.equal(layers.length, 1);
   });
 
   await t.test('names, labels and what becomes of them', async () => {

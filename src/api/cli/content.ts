@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Command } from 'commander';
 import { codeOf, normalizeReference, TroupeError } from '../client/index.ts';
 import { parseDigest } from '../model/ids.ts';
+import { addObjectCommands } from './content-objects.ts';
 import type { Context, Run } from './context.ts';
 import {
   formatBytes,
@@ -11,6 +12,7 @@ import {
   formatLabels,
   formatTabs,
   printable,
+  writeOut,
 } from './format.ts';
 import { pullImage, type RegistryFlags } from './images.ts';
 import { parseLabels } from './labels.ts';
@@ -47,9 +49,7 @@ export function addContentCommands(program: Command, run: Run): void {
     .argument('<digest>')
     .action((digest: string) =>
       run(async ({ client, host, signal }) => {
-        for await (const chunk of client.content.read(parseDigest(digest), 0n, { signal })) {
-          if (!host.stdout.write(chunk)) await drained(host.stdout, signal);
-        }
+        await writeOut(host.stdout, client.content.read(parseDigest(digest), 0n, { signal }), signal);
         return 0;
       }),
     );
@@ -115,6 +115,8 @@ export function addContentCommands(program: Command, run: Run): void {
         return 0;
       }),
     );
+
+  addObjectCommands(content, run);
 }
 
 async function list(
@@ -172,11 +174,4 @@ async function ingest(
   });
   print(digest);
   return 0;
-}
-
-function drained(output: NodeJS.WritableStream, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    output.once('drain', resolve);
-    signal.addEventListener('abort', () => resolve(), { once: true });
-  });
 }

@@ -27,6 +27,8 @@ export interface Host {
   createClient(options: ClientOptions): Client;
   /** Mounts on this machine. Throws `unimplemented` where that is not possible. */
   mounter(): Mounter;
+  /** Lets the user change a file; resolves when the editor ended well. */
+  runEditor(editor: string, file: string, signal: AbortSignal): Promise<void>;
   /** Calls the listener for every such signal until the returned function is called. */
   onSignal(name: NodeJS.Signals, listener: () => void): () => void;
   /** Calls the listener when the process exits, whatever the reason, until the returned function is called. */

@@ -131,3 +131,18 @@ export function messageJson(value: unknown): string {
     return item;
   });
 }
+
+/** Bytes to a stream that may be slower than their source. */
+export async function writeOut(
+  output: NodeJS.WritableStream,
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const chunk of source) {
+    if (output.write(chunk)) continue;
+    await new Promise<void>((resolve) => {
+      output.once('drain', resolve);
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+  }
+}

@@ -175,15 +175,14 @@ export async function pullImage(
   extra: Pick<ClientPullOptions, 'unpack' | 'maxConcurrentDownloads'> = {},
 ): Promise<Image> {
   using progress = flags.quiet === true ? undefined : pullProgress(host.stderr);
+  const auth = registryCredentials(flags, host.env);
   return await client.pull(name, {
     signal,
     plainHttp: flags.plainHttp ?? false,
     insecureTls: flags.insecure ?? false,
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
     ...snapshotterOf(flags, host.env),
-    ...(flags.user === undefined
-      ? {}
-      : { auth: credentials(flags.user, host.env['TROUPE_REGISTRY_PASSWORD']) }),
+    ...(auth === undefined ? {} : { auth }),
     ...(progress === undefined ? {} : { onProgress: (one) => progress.update(one) }),
     ...extra,
   });
@@ -193,6 +192,14 @@ export async function pullImage(
 export function snapshotterOf(flags: { snapshotter?: string }, env: Host['env']): { snapshotter?: string } {
   const snapshotter = flags.snapshotter ?? env['CONTAINERD_SNAPSHOTTER'];
   return snapshotter === undefined || snapshotter === '' ? {} : { snapshotter };
+}
+
+/** What `--user` says; the password may come from the environment. */
+export function registryCredentials(
+  { user }: RegistryFlags,
+  env: Context['host']['env'],
+): { username: string; secret: string } | undefined {
+  return user === undefined ? undefined : credentials(user, env['TROUPE_REGISTRY_PASSWORD']);
 }
 
 function credentials(user: string, password: string | undefined): { username: string; secret: string } {

@@ -26,6 +26,7 @@ import { type Image, type Images, imagesClient } from './image.ts';
 import { type ImageStatus, imagePlatforms, imageSizeBytes, imageStatus } from './image-status.ts';
 import { type IoFactory, type Mkfifo, mkfifoProgram, type StreamIoOptions, streamIo } from './io.ts';
 import { type Leases, leasesClient } from './leases.ts';
+import { type Objects, objectsClient } from './objects.ts';
 import { type PullOptions, pullContent } from './pull.ts';
 import type { PushOptions } from './push.ts';
 import { type Snapshots, snapshotsClient } from './snapshots.ts';
@@ -68,6 +69,8 @@ export interface Client extends Disposable {
   readonly images: Images;
   readonly containers: Omit<Containers, 'create'>;
   readonly content: Content;
+  /** Single objects of registries. */
+  readonly objects: Objects;
   readonly leases: Leases;
   readonly events: Events;
   snapshots(snapshotter: string): Snapshots;
@@ -138,6 +141,7 @@ export function createClient(options: ClientOptions = {}): Client {
     images,
     containers,
     content: contentClient(services),
+    objects: objectsClient(services),
     leases,
     events: eventsClient(services),
     snapshots: (snapshotter) => snapshotsClient(services, snapshotter),

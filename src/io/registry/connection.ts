@@ -73,6 +73,13 @@ function openConnection(options: OpenRegistryDeps, access: RegistryAccess): Shar
         throw wrap(`failed to resolve ${reference.name}`, error);
       }
     },
+    async blob(signal) {
+      try {
+        return await resolve(await sessions(), reference, signal, ['blobs']);
+      } catch (error) {
+        throw wrap(`failed to find ${reference.name}`, error);
+      }
+    },
     async *fetch(descriptor, { offsetBytes = 0, signal } = {}) {
       yield* fetchBlob(await sessions(), deps, reference, descriptor, offsetBytes, signal);
     },

@@ -22,11 +22,14 @@ const accept = [
 /** How far an attempt came: the error of the one that came furthest is reported. */
 const reach = { transport: 0, missing: 1, refused: 2, oversize: 3 } as const;
 
-/** Throws `not-found`, `unauthenticated`, `permission-denied`, `unavailable`, ... */
+/** `kinds` says what may be meant. Throws `not-found`, `unauthenticated`, `permission-denied`, `unavailable`, ... */
 export async function resolve(
   sessions: readonly Session[],
   reference: Reference,
   signal?: AbortSignal,
+  kinds: readonly ('manifests' | 'blobs')[] = reference.digest === undefined
+    ? ['manifests']
+    : ['manifests', 'blobs'],
 ): Promise<LinkedDescriptor> {
   const needs: Capability[] = reference.digest === undefined ? ['pull', 'resolve'] : ['pull'];
   const able = sessions.filter((s) => needs.every((c) => s.host.capabilities.has(c)));
@@ -37,9 +40,7 @@ export async function resolve(
     if (worst === undefined || level > worst.reach) worst = { reach: level, error };
   };
 
-  for (const kind of reference.digest === undefined
-    ? (['manifests'] as const)
-    : (['manifests', 'blobs'] as const)) {
+  for (const kind of kinds) {
     // A blob may stand in for a manifest only where no host answered with anything but "not here".
     if (kind === 'blobs' && worst !== undefined && worst.reach > reach.missing) break;
     for (const [i, session] of able.entries()) {
@@ -64,7 +65,7 @@ export async function resolve(
           continue;
         }
         const found = await describe(reference, response, () => ask('GET'));
-        if (found.size > BigInt(manifestBytesMax)) {
+        if (kind === 'manifests' && found.size > BigInt(manifestBytesMax)) {
           const text = `${reference.name}: manifest of ${found.size} bytes is over ${manifestBytesMax}`;
           note(reach.oversize, fail('not-found', text));
           continue;

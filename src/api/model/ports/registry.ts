@@ -48,6 +48,8 @@ export interface RegistryConnection extends AsyncDisposable {
   readonly repository: string;
   readonly digest: Digest | undefined;
   resolve(signal?: AbortSignal): Promise<LinkedDescriptor>;
+  /** Type and size of the blob that the reference names by its digest. */
+  blob(signal?: AbortSignal): Promise<LinkedDescriptor>;
   /** The descriptor's bytes from the offset on, exactly up to its size; the digest is for the caller to check. */
   fetch(descriptor: LinkedDescriptor, options?: FetchOptions): AsyncIterable<Uint8Array>;
   /** Manifests that refer to `digest`; empty when the registry knows of none. */

@@ -46,6 +46,7 @@ function host(env: Record<string, string> = {}) {
     mounter: () => {
       throw fail('unimplemented', 'no mounts in this test');
     },
+    runEditor: async () => {},
     onSignal: () => () => {},
     onExit: () => () => {},
   };

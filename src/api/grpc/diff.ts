@@ -3,15 +3,20 @@ import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContentStore, Writer } from '../../actors/content/protocol.ts';
+import type { MountsActorProtocol } from '../../actors/mounts/protocol.ts';
+import type { ActorRef } from '../../supervisor/types.ts';
 import { codeOf, fail, messageOf, wrap } from '../model/errors.ts';
 import { type Digest, parseDigest } from '../model/ids.ts';
 import { checkLabels, label } from '../model/labels.ts';
 import type { Differ, DiffLayerResult, RemoteDiffer } from '../model/ports/differ.ts';
 import type { Log } from '../model/ports/log.ts';
+import { formatRfc3339, timestampOfNs } from '../model/time.ts';
 import { Any } from '../proto/gen/google/protobuf/any.ts';
 import { Info } from '../proto/gen/services/content/v1/content.ts';
 import { type ApplyRequest, DiffDefinition, type DiffRequest } from '../proto/gen/services/diff/v1/diff.ts';
+import { Lease } from '../proto/gen/services/leases/v1/leases.ts';
 import type { Descriptor } from '../proto/gen/types/descriptor.ts';
+import type { Mount } from '../proto/gen/types/mount.ts';
 import { type BoundService, bindService } from './bind.ts';
 import type { CallContext } from './context.ts';
 import type { MetadataDeps } from './deps.ts';
@@ -25,7 +30,12 @@ export interface DiffDeps extends MetadataDeps {
   /** Flush after every apply, whatever the request says. */
   readonly syncFs: boolean;
   readonly log: Log;
+  /** Performs mounts of types that only the daemon knows (`format/`, `mkdir/`, `mkfs/`). */
+  readonly mounts: ActorRef<MountsActorProtocol>;
 }
+
+const activateMsMax = 600_000;
+const activationMs = 24 * 60 * 60 * 1000;
 
 const uncompressedTar = 'application/vnd.oci.image.layer.v1.tar';
 
@@ -58,6 +68,36 @@ export function diffService(deps: DiffDeps): BoundService {
     }
   }
 
+  /** Hands on mounts that a differ knows: those of other types are performed, and undone afterwards. */
+  async function withPlainMounts<T>(
+    mounts: readonly Mount[],
+    { namespace, signal, lease }: CallContext,
+    use: (mounts: readonly Mount[]) => Promise<T>,
+  ): Promise<T> {
+    if (!mounts.some(({ type }) => type.includes('/'))) return use(mounts);
+    await using stack = new AsyncDisposableStack();
+    const keeper = lease || (await takeLease(namespace, stack));
+    const name = `diff-${randomUUID()}`;
+    const { system } = await deps.mounts.call(
+      'activate',
+      { namespace, name, lease: keeper, mounts, labels: new Map(), temporary: false },
+      { deadlineMs: activateMsMax, signal },
+    );
+    stack.defer(() => deps.mounts.call('deactivate', { namespace, name }));
+    return await use(system);
+  }
+
+  /** Without a lease the collector would take what nobody else knows of. */
+  async function takeLease(namespace: string, stack: AsyncDisposableStack): Promise<string> {
+    const expire = formatRfc3339(timestampOfNs(BigInt(Date.now() + activationMs) * 1_000_000n));
+    const labels = new Map([[label.gcExpire, expire]]);
+    const { id } = Lease.decode(await metadata.call('leases.create', { namespace, id: '', labels }));
+    stack.defer(async () => {
+      await metadata.call('leases.delete', { namespace, id });
+    });
+    return id;
+  }
+
   async function applyHere(differ: Differ, request: ApplyRequest, context: CallContext): Promise<Descriptor> {
     const { diff, mounts } = request;
     if (diff === undefined) throw fail('invalid-argument', 'apply needs the descriptor of a layer');
@@ -68,12 +108,13 @@ export function diffService(deps: DiffDeps): BoundService {
       source: { path },
       blobDigest: digest,
       mediaType: diff.mediaType,
-      mounts,
       syncFs: request.syncFs || deps.syncFs,
       payloads: new Map([...request.payloads].map(([id, any]) => [id, Any.encode(any).finish()])),
     };
     try {
-      const applied = await differ.apply(data, context.signal);
+      const applied = await withPlainMounts(mounts, context, (plain) =>
+        differ.apply({ ...data, mounts: plain }, context.signal),
+      );
       for (const warning of applied.warnings) log.warn(`layer ${digest}: ${warning}`);
       return descriptor(uncompressedTar, applied.digest, applied.sizeBytes);
     } catch (error) {
@@ -95,16 +136,13 @@ export function diffService(deps: DiffDeps): BoundService {
     const ref = await lockRef(request, context);
     const outputPath = join(deps.outputDirectory, `diff-${randomUUID()}`);
     try {
-      const made = await differ.diff(
-        {
-          lower: request.left,
-          upper: request.right,
-          mediaType: request.mediaType,
-          outputPath,
-          sourceDateEpochSeconds:
-            request.sourceDateEpoch === undefined ? undefined : Number(request.sourceDateEpoch.seconds),
-        },
-        context.signal,
+      const epoch = request.sourceDateEpoch;
+      const sourceDateEpochSeconds = epoch === undefined ? undefined : Number(epoch.seconds);
+      const { mediaType, left, right } = request;
+      const made = await withPlainMounts(left, context, (lower) =>
+        withPlainMounts(right, context, (upper) =>
+          differ.diff({ lower, upper, mediaType, outputPath, sourceDateEpochSeconds }, context.signal),
+        ),
       );
       await record(made, outputPath, request, context);
       if (ref !== undefined) await endIngest(request.ref, context);

@@ -74,9 +74,10 @@ export function servicePlugins(daemon: Daemon): Registration[] {
   return [
     serve('containers', [metadata], (context) => containersService(records(context))),
     serve('content', [metadata], (context) => contentService(records(context))),
-    serve('diff', [differ, metadata], (context) =>
+    serve('diff', [differ, metadata, mounts], (context) =>
       diffService({
         ...records(context),
+        mounts: context.get<ActorRef<MountsActorProtocol>>(mounts),
         differs: differOrder(daemon).map((id) => context.get<Differ | RemoteDiffer>(differ, id)),
         outputDirectory: diffDirectory(directories),
         syncFs: settingsOf(daemon.config, 'io.containerd.service.v1', 'diff-service')['sync_fs'] === true,

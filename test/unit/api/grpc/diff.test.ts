@@ -6,6 +6,7 @@ import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import zlib from 'node:zlib';
 import { type ServiceError, status } from '@grpc/grpc-js';
+import type { MountsActorProtocol } from '../../../../src/actors/mounts/protocol.ts';
 import { diffService } from '../../../../src/api/grpc/diff.ts';
 import { fail } from '../../../../src/api/model/errors.ts';
 import type { Digest, Namespace } from '../../../../src/api/model/ids.ts';
@@ -20,6 +21,7 @@ import type { Mount } from '../../../../src/api/proto/gen/types/mount.ts';
 import { prepareOutputDirectory } from '../../../../src/io/diff/output-directory.ts';
 import { type LayerJobRunner, layerJobFunctions, pooledDiffer } from '../../../../src/io/jobs/layer-jobs.ts';
 import { createSys } from '../../../../src/io/sys/sys.ts';
+import type { ActorRef } from '../../../../src/supervisor/types.ts';
 import { digestOfBytes } from '../../../suites/blob-store.ts';
 import { startContent } from '../../actors/content/harness.ts';
 import { file, sub, symlink, tarOf } from '../../io/archive/layers.ts';
@@ -51,6 +53,9 @@ async function start(t: TestContext, before: RemoteDiffer[] = []) {
     differs: [...before, pooledDiffer(runner, path.join(directory, 'tmp'))],
     outputDirectory,
     syncFs: false,
+    mounts: {
+      call: () => Promise.reject(fail('internal', 'no mounts of the daemon in this test')),
+    } as unknown as ActorRef<MountsActorProtocol>,
     log: { warn: (message: string) => void warnings.push(message) } as Log,
   });
   const { client } = await serve(t, [service], { onUnexpected: (error) => unexpected.push(error) });

@@ -35,8 +35,8 @@ async function keeper(answer: Override) {
 }
 
 /**
- * Hands out tokens at `/token` and demands one for everything else; each is good for `usesMax` requests. `reply` says
- * what a request for a token gets in place of one.
+ * Hands out tokens at `/token` and demands one for everything else; the first is good for `usesMax` requests. `reply`
+ * says what a request for a token gets in place of one.
  */
 function tokens({
   usesMax = 1000,
@@ -59,7 +59,7 @@ function tokens({
     }
     const token = headers.authorization?.replace(/^Bearer /, '') ?? '';
     const used = uses.get(token);
-    if (used !== undefined && used < usesMax) {
+    if (used !== undefined && (used < usesMax || token !== 'token-0')) {
       uses.set(token, used + 1);
       return undefined;
     }
@@ -146,14 +146,13 @@ describe('authorisation of pulls', { skip, concurrency: 1, timeout: 200_000 }, (
   });
 
   for (const error of ['', ',error="invalid_token"']) {
-    test(`tokens that end in the middle of a pull are renewed${error === '' ? ', whether or not it is said' : ''}`, async () => {
-      const { override, count } = tokens({ usesMax: 2, error });
+    test(`a token that ends in the middle of a pull is renewed${error === '' ? ', whether or not it is said' : ''}`, async () => {
+      const { override, count } = tokens({ usesMax: 3, error });
       const image = await imageOf(5);
       await using server = await startImageServer(image, override);
       const pulled = await pull(server.host, { auth });
       assert.equal(pulled.target.digest, image.manifests[0]!.manifest.digest);
-      // Manifest, config and layers, two of them a token.
-      assert.ok(count() >= 4, String(count()));
+      assert.equal(count(), 2);
     });
   }
 

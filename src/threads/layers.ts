@@ -4,6 +4,7 @@ import type { DressParentsData, FetchLayerData, FetchLayerResult } from '../api/
 import type { Sys } from '../api/model/ports/sys.ts';
 import { dressParents as dressParentsWith } from '../io/jobs/dress-parents.ts';
 import { fetchLayer as fetchLayerWith } from '../io/jobs/fetch-layer.ts';
+import { nativeCodecs } from '../io/sys/codecs.ts';
 import { createSys } from '../io/sys/sys.ts';
 import type { JobContext } from '../supervisor/pool-types.ts';
 
@@ -13,6 +14,14 @@ let sys: Sys | undefined;
 function threadSys(): Sys {
   sys ??= createSys();
   return sys;
+}
+
+/** Loads what the first layer would wait for. */
+export async function prepare(): Promise<void> {
+  threadSys();
+  nativeCodecs();
+  const { prepareFetch } = await import('../io/registry/shared-fetch.ts');
+  await prepareFetch();
 }
 
 export function fetchLayer(data: FetchLayerData, context: JobContext): Promise<FetchLayerResult> {

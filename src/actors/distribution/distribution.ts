@@ -34,6 +34,7 @@ export function createDistribution(deps: DistributionDeps): Distribution {
 
   return {
     connect: deps.openRegistry,
+    prepare: () => deps.fetcher.prepare(),
     push: (request) => pushImage(deps, request),
 
     async pull(request) {

@@ -80,6 +80,8 @@ export interface PushRequest extends Request {
 /** Makes no image records, and answers for no lease: both are the caller's. */
 export interface Distribution {
   connect(access: RegistryAccess): RegistryConnection;
+  /** A pull is about to come, most likely with layers. Answers at once. */
+  prepare(): void;
   /**
    * Fetches, verifies and unpacks. What is committed when it fails was verified; what is half-made goes.
    * Errors name image, layer, host and status.

@@ -129,7 +129,7 @@ class Transfer {
   }
 
   async #pull({ source, destination }: TransferJob & { kind: 'pull' }): Promise<void> {
-    const { distribution, verify } = this.#deps;
+    const { distribution, verify, reader } = this.#deps;
     const { signal, lease, progress } = this.#tools;
     const { namespace } = this.#request;
     const unpack = chooseUnpack(this.#deps.unpack, destination.unpacks, this.#deps.platform);
@@ -137,6 +137,8 @@ class Transfer {
     const from = this.#connect(source);
     const where = `OCI Registry (${source.reference})`;
     progress.event(`Resolving from ${where}`);
+    // An image that is new here brings layers: their threads start while it is asked for.
+    if (reader.image(namespace, destination.name) === undefined) distribution.prepare();
     const resolved = await from.resolve(signal);
     await verify(source.reference, resolved, signal);
     progress.event(`Pulling from ${where}`);

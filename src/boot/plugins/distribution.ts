@@ -18,18 +18,21 @@ import { type Daemon, pluginType, settingsOf } from './types.ts';
 const remoteExport = 'enable_remote_snapshot_annotations';
 
 export async function distributionOf(daemon: Daemon, context: PluginInit): Promise<Distribution> {
-  const { config, system, root, log, directories, version, plugins } = daemon;
+  const { config, system, root, log, directories, version, plugins, sys } = daemon;
   const { metadata, reader, content, snapshotters } = context.get<Metadata>(pluginType.metadata);
   const backends = context.all<Snapshotter>(pluginType.snapshotter);
   // Threads of their own: a download that waits for a slow registry must hold up nobody who commits a snapshot.
+  // A thread works for a processor while its layer arrives fast enough; further ones wait for registries.
+  const threadsMax = 4;
   const pool = poolChild<typeof import('../../threads/layers.ts')>(
     system,
     {
       name: 'layers',
       module: moduleUrl(import.meta.url, '../../threads/layers'),
       threadsMin: 0,
-      // A thread works for a processor while its layer arrives fast enough; further ones wait for registries.
-      threadsMax: 4,
+      threadsMax,
+      // One image is often followed by the next, and these threads are slow to start.
+      idleTimeoutMs: 30_000,
       queueLengthMax: 4096,
     },
     10_000,
@@ -40,6 +43,7 @@ export async function distributionOf(daemon: Daemon, context: PluginInit): Promi
     ...{ metadata, reader, content, log },
     differ: context.get<Differ>(pluginType.differ),
     fetcher: pooledLayerFetcher(pool, {
+      ...{ sys, threadsMax },
       tempDirectory: directories.tempMounts,
       syncFs: diffService['sync_fs'] === true,
       processors: config.streamProcessors,

@@ -19,6 +19,11 @@ export interface SharedFetch extends AsyncDisposable {
   tellOffset(offset: number): void;
 }
 
+/** Loads the HTTP client, which takes longer than anything else that a thread starts with. */
+export async function prepareFetch(): Promise<void> {
+  await import('undici');
+}
+
 export function openShared({ hosts, reference, userAgent, port }: SharedRegistry): SharedFetch {
   transport ??= createTransport();
   const { authorizer, take, tellOffset, tellExchange, close } = sharedAuthorizer(port);

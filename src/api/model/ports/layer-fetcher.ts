@@ -66,6 +66,8 @@ export interface DressParentsData {
 }
 
 export interface LayerFetcher {
+  /** Layers are likely to come: what has to start before the first one may start now. Answers at once. */
+  prepare(): void;
   /** Gives directories the look that they have below. True when that may have changed what the tree takes on disk. */
   dress(data: DressParentsData, signal?: AbortSignal): Promise<boolean>;
   /** Settles only when nothing of it runs any more. */

@@ -15,6 +15,7 @@ const questions: readonly Question[] = [rates, metadata, pull, images, taskCycle
 const resultsPath = new URL('./RESULTS.md', import.meta.url);
 
 function number(value: number): string {
+  if (Number.isNaN(value)) return '-';
   return value >= 100 ? String(Math.round(value)) : value.toPrecision(3);
 }
 
@@ -37,7 +38,7 @@ function table(figures: readonly Figure[]): string {
       figure.unit,
       number(figure.troupe),
       number(figure.containerd),
-      `${figure.ratio.toFixed(2)}x`,
+      Number.isNaN(figure.ratio) ? '-' : `${figure.ratio.toFixed(2)}x`,
       ...(goals ? Object.values(verdictOf(figure)) : []),
     ]),
   ];

@@ -18,6 +18,9 @@ const joinSessionKeyring = 1;
 const closeRange = 436;
 const closeRangeCloexec = 4;
 const capabilityVersion3 = 0x20080522;
+const capabilityBytes = 24;
+/** Nobody (user_namespaces(7)). */
+const overflowUid = 65_534;
 const fdMax = 0xffff_ffff;
 const pathBytesMax = 4096;
 const enoent = 2;
@@ -36,6 +39,12 @@ const numbers: Readonly<Record<string, Numbers>> = {
   arm64: { getcwd: 17, setgroups: 159, setresuid: 147, setresgid: 149, keyctl: 219, prlimit64: 261 },
 };
 
+function capabilityHead(): Buffer {
+  const head = Buffer.alloc(8);
+  head.writeUInt32LE(capabilityVersion3, 0);
+  return head;
+}
+
 export type Words = readonly [low: number, high: number];
 
 export interface Confine {
@@ -45,6 +54,8 @@ export interface Confine {
   /** A root, working directory and umask of its own for this thread, which setns(2) asks for. */
   unshareFs(): void;
   setNamespaces(pidFd: number, flags: number): void;
+  /** Takes every right from the other threads of this process; the calling one keeps its capabilities under another id. */
+  disarmOtherThreads(): void;
   joinKeyring(name: string): void;
   setLimit(resource: number, soft: bigint, hard: bigint): void;
   dropBounding(capability: number): void;
@@ -76,6 +87,9 @@ export function openConfine(library = 'libc.so.6'): Confine {
   const unshare = libc.func('int unshare(int)');
   const setns = libc.func('int setns(int, int)');
   const capset = libc.func('int capset(const void*, const void*)');
+  const capget = libc.func('int capget(void*, void*)');
+  // Of all threads, since it is glibc's own wrapper.
+  const setresuidOfAll = libc.func('int setresuid(uint, uint, uint)');
   const callBuffer = libc.func('int64 syscall(int64, void*, int64)');
   const waitpid = libc.func('int waitpid(int, void*, int)');
   const exit = libc.func('void _exit(int)');
@@ -91,6 +105,16 @@ export function openConfine(library = 'libc.so.6'): Confine {
     unshareFs: () => void check(unshare(cloneFs), 'unshare', 'CLONE_FS'),
     setNamespaces: (pidFd, flags) =>
       void check(setns(pidFd, flags), 'setns', `namespaces 0x${flags.toString(16)}`),
+    disarmOtherThreads() {
+      const head = capabilityHead();
+      const data = Buffer.alloc(capabilityBytes);
+      check(capget(head, data), 'capget');
+      // Without that flag, which is a thread's own, who stops being root has no capabilities any more.
+      check(prctl(pr.setKeepCaps, 1, 0, 0, 0), 'prctl', 'PR_SET_KEEPCAPS');
+      check(setresuidOfAll(overflowUid, overflowUid, overflowUid), 'setresuid', String(overflowUid));
+      for (const half of [0, 12]) data.writeUInt32LE(data.readUInt32LE(half + 4), half);
+      check(capset(head, data), 'capset');
+    },
     joinKeyring: (name) => void check(callName(number.keyctl, joinSessionKeyring, name), 'keyctl', name),
     setLimit(resource, soft, hard) {
       const limit = Buffer.alloc(16);
@@ -109,9 +133,8 @@ export function openConfine(library = 'libc.so.6'): Confine {
       check(call4(number.setresuid, uid, uid, uid, 0), 'setresuid', String(uid));
     },
     setCapabilities(effective, permitted, inheritable) {
-      const head = Buffer.alloc(8);
-      head.writeUInt32LE(capabilityVersion3, 0);
-      const data = Buffer.alloc(24);
+      const head = capabilityHead();
+      const data = Buffer.alloc(capabilityBytes);
       for (const half of [0, 1] as const) {
         const words = [effective[half], permitted[half], inheritable[half]];
         for (const [index, word] of words.entries()) data.writeUInt32LE(word, 12 * half + 4 * index);

@@ -84,6 +84,7 @@ function become(identity: Identity, init: number, confine: Confine): Cgroups {
   confine.unshareFs();
   confine.setNamespaces(init, identity.namespaces);
   if (keyring !== undefined) confine.joinKeyring(keyring);
+  confine.disarmOtherThreads();
   process.chdir('/');
   process.umask(0o022);
   for (let capability = 0; capability <= last; capability++) {

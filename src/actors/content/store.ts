@@ -87,7 +87,7 @@ class LocalContentStore implements ContentStore {
       logError,
       ingestPath: (id) => deps.blobs.ingestPath(id),
       mayLeaveUnsettled: () => settler.hasRoom,
-      leaveUnsettled: (digest) => settler.add(digest),
+      leaveUnsettled: (digest, sizeBytes) => settler.add(digest, sizeBytes),
       isKnown: (namespace, digest, lease) => this.#known(namespace, digest, lease),
       claim: (digest) => this.#claim(digest),
       unlock: (writer) => {
@@ -298,7 +298,9 @@ class LocalContentStore implements ContentStore {
     let removed = 0;
     for (const digest of digests) {
       if (referenced.has(digest) || this.#claims.has(digest)) continue;
-      if (this.blobs.discard(digest)) removed++;
+      if (!this.blobs.discard(digest)) continue;
+      this.#settler.removed(digest);
+      removed++;
     }
     return removed;
   }

@@ -18,7 +18,7 @@ export interface WriterHost {
   /** Whether a small blob may be made durable by its record, and its file later. */
   mayLeaveUnsettled(): boolean;
   /** Its record is durable; its file is to follow. */
-  leaveUnsettled(digest: Digest): void;
+  leaveUnsettled(digest: Digest, sizeBytes: number): void;
   /** Keeps the bytes of a digest from being cleaned up; returns how to let go. */
   claim(digest: Digest): () => void;
   /** The writer no longer holds its ref. */

@@ -289,7 +289,7 @@ export class IngestWriter implements Writer {
     const { namespace, ref, lease } = this.identity;
     const request = { namespace, ref, lease, digest, sizeBytes, labels: new Map(labels), unsettled };
     const { existed } = await this.#host.metadata.call('content.commit', request);
-    if (unsettled !== undefined) this.#host.leaveUnsettled(digest);
+    if (unsettled !== undefined) this.#host.leaveUnsettled(digest, sizeBytes);
     if (existed) throw fail('already-exists', `content ${digest}`);
   }
 

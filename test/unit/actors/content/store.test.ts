@@ -482,7 +482,7 @@ test('a small blob is safe in the store until its file is', async () => {
 });
 
 test('small blobs are settled while others come in, and no more wait than may', async () => {
-  const settlerLimits = { quietMs: 0, ageMaxMs: 0, countMax: 4 };
+  const settlerLimits = { quietMs: 0, ageMaxMs: 0, countMax: 4, bytesMax: 1024 };
   await using h = await startContent('shared', { settlerLimits });
   const texts = Array.from({ length: 40 }, (_, i) => `small ${i}`);
   let most = 0;

@@ -74,6 +74,8 @@ export class Bench {
       roundCount: number;
       /** By figure. */
       goals?: Readonly<Record<string, Goal>>;
+      /** Figures that are measured otherwise than the rest. */
+      others?: Readonly<Record<string, { unit: string; better: 'higher' | 'lower' }>>;
     },
     round: (kind: Kind, index: number) => Promise<Record<string, number>>,
   ): Promise<void> {
@@ -90,15 +92,16 @@ export class Bench {
     for (const [figure, rounds] of samples) {
       const troupe = median(rounds.troupe);
       const containerd = median(rounds.containerd);
+      const { unit, better } = at.others?.[figure] ?? at;
       this.#record({
         question: this.#question,
         figure,
         medium: at.medium,
-        unit: at.unit,
-        better: at.better,
+        unit,
+        better,
         troupe,
         containerd,
-        ratio: at.better === 'higher' ? troupe / containerd : containerd / troupe,
+        ratio: better === 'higher' ? troupe / containerd : containerd / troupe,
         goal: at.goals?.[figure],
         rounds,
         processors: cpus().length,

@@ -35,6 +35,7 @@ async function main(): Promise<void> {
     ...(load.lease === undefined ? {} : { 'containerd-lease': load.lease }),
   });
   const latenciesMs: number[] = [];
+  let untimed = load.untimedCalls ?? 0;
   let errors = 0;
   let firstError: string | undefined;
   // Each worker takes its share of the bodies.
@@ -61,6 +62,8 @@ async function main(): Promise<void> {
       if (error !== undefined) {
         errors++;
         firstError ??= error;
+      } else if (untimed > 0) {
+        untimed--;
       } else if (last <= end) {
         latenciesMs.push(last - before);
       }

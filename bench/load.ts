@@ -12,6 +12,8 @@ export interface Load {
   lease?: string;
   /** Ends after so many calls, each body being sent once; the duration is only a limit then. */
   callsMax?: number;
+  /** The first so many calls of each worker are not timed: it has to connect, and its own code is cold. */
+  untimedCalls?: number;
   /** Calls in flight, over all workers. */
   concurrency: number;
   durationMs: number;

@@ -129,9 +129,12 @@ export function leftByPull(world: World, key: Key, there: Data): Data | undefine
   const { kind, namespace, id } = partsOf(key);
   if (![...world.pulling].some((pull) => partsOf(pull).namespace === namespace)) return undefined;
   if (kind === 'lease') return there;
-  if (kind === 'snapshot' && id.startsWith(`${snapshotter}/extract-`) && there['kind'] === 'active') {
+  if (kind !== 'snapshot') return undefined;
+  if (id.startsWith(`${snapshotter}/extract-`) && there['kind'] === 'active') {
     return { ...there, _marks: '', _directory: '*' };
   }
+  // What layers that came alone were compared with.
+  if (id.startsWith(`${snapshotter}/below-`) && there['kind'] === 'view') return there;
   return undefined;
 }
 

@@ -117,6 +117,11 @@ export class Model {
     this.#look();
   }
 
+  /** Something other than a collection may have taken it. */
+  doubt(key: Key): void {
+    this.#atRisk.add(key);
+  }
+
   /** Changes notes of the model about an object that is there. */
   amend(key: Key, notes: Data): void {
     const data = this.#objects.get(key);

@@ -202,12 +202,18 @@ export class Trial {
     this.stats.collections++;
   }
 
-  /** What lies there after the kill must be consistent by itself; after a collection, nothing may lie about. */
-  async checkOffline(isQuiet: boolean): Promise<void> {
+  /**
+   * What lies there after the kill must be consistent by itself; after a collection, nothing may lie about. Answers how
+   * many problems there are that are `known`.
+   */
+  async checkOffline(isQuiet: boolean, known?: RegExp): Promise<number> {
     const { problems } = await checkRoot(this.#sys, this.#root, { digests: isQuiet });
-    const wrong = problems.filter(({ severity }) => isQuiet || severity === 'error');
-    this.stats.leftovers += problems.length - wrong.length;
-    if (wrong.length === 0) return;
+    const [expected, others] = [true, false].map((isKnown) =>
+      problems.filter(({ message }) => (known?.test(message) ?? false) === isKnown),
+    ) as [typeof problems, typeof problems];
+    const wrong = others.filter(({ severity }) => isQuiet || severity === 'error');
+    this.stats.leftovers += others.length - wrong.length;
+    if (wrong.length === 0) return expected.length;
     const lines = wrong.map(({ severity, subject, message }) => `${severity}: ${subject}: ${message}`);
     throw new Violation(`troupe-check after the kill${isQuiet ? ' after a collection' : ''}`, lines);
   }

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { runFaults, tracer } from '../crash/faults.ts';
 import { runFullDisk } from '../crash/full.ts';
+import { runPowerLosses } from '../crash/power.ts';
 import { runCrashes } from '../crash/run.ts';
 
 const seed = Number(process.env['TROUPE_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
@@ -27,4 +28,11 @@ test(`writes that fail, seed ${seed}: requests are refused, and nothing is lost`
 }, async (t) => {
   const stats = await runFaults({ rounds: 3, seed, say: (line) => t.diagnostic(line) });
   assert.equal(stats.rounds, 3);
+});
+
+test(`power that goes, seed ${seed}: records and blobs are as they were acknowledged`, {
+  skip: existsSync('/dev/loop-control') ? false : 'needs loop devices',
+}, async (t) => {
+  const stats = await runPowerLosses({ rounds: 2, seed, say: (line) => t.diagnostic(line) });
+  assert.equal(stats.rounds, 2);
 });

@@ -111,9 +111,29 @@ test('a Docker engine runs its containers here', { skip: dockerMissing }, async 
       patient,
     );
     assert.equal(await inspect(docker, 'one', '{{.State.Status}} {{.State.Pid}}'), `running ${pid}`);
+    await docker.ok(['exec', 'one', 'sh', '-c', 'echo after the kill >/proc/1/fd/1']);
+    await untilLogged(docker, 'one', 'after the kill');
+    const stats = await docker.ok(['stats', '--no-stream', '--format', '{{.PIDs}} {{.MemUsage}}', 'one']);
+    assert.match(stats, /^[1-9]\d* [1-9]/);
+    const ran = await docker.run(['run', '--rm', ...sandboxed, image, 'sh', '-c', 'echo new; exit 7']);
+    assert.deepEqual(ran, { code: 7, stdout: 'new\n', stderr: '' });
     await docker.ok(['restart', '--time', '30', 'one']);
     assert.equal(await inspect(docker, 'one', '{{.State.Status}}'), 'running');
   });
+
+  await t.test(
+    'a container that was started before the daemon was killed stops with its own status',
+    async () => {
+      await killDaemon(daemon);
+      await until(
+        'it can be stopped',
+        async () => ((await docker.run(['stop', '--time', '30', 'one'])).code === 0 ? true : undefined),
+        patient,
+      );
+      assert.equal(await inspect(docker, 'one', '{{.State.Status}} {{.State.ExitCode}}'), 'exited 42');
+      await docker.ok(['start', 'one']);
+    },
+  );
 
   await t.test('a container that is killed while no daemon is there is seen to have exited', async () => {
     const pid = Number(await inspect(docker, 'one', '{{.State.Pid}}'));

@@ -121,20 +121,6 @@ test('a Docker engine runs its containers here', { skip: dockerMissing }, async 
     assert.equal(await inspect(docker, 'one', '{{.State.Status}}'), 'running');
   });
 
-  await t.test(
-    'a container that was started before the daemon was killed stops with its own status',
-    async () => {
-      await killDaemon(daemon);
-      await until(
-        'it can be stopped',
-        async () => ((await docker.run(['stop', '--time', '30', 'one'])).code === 0 ? true : undefined),
-        patient,
-      );
-      assert.equal(await inspect(docker, 'one', '{{.State.Status}} {{.State.ExitCode}}'), 'exited 42');
-      await docker.ok(['start', 'one']);
-    },
-  );
-
   await t.test('a container that is killed while no daemon is there is seen to have exited', async () => {
     const pid = Number(await inspect(docker, 'one', '{{.State.Pid}}'));
     await killDaemon(daemon, async () => killPid(pid));

@@ -98,7 +98,7 @@ export function snapshotterSuite(name: string, make: MakeBackend, traits: Snapsh
     await assert.rejects(bench.prepare('new', 'missing'), coded('not-found', /"missing"/));
     await assert.rejects(bench.prepare('new', 'work'), coded('invalid-argument'));
     await assert.rejects(bench.view('new', 'look'), coded('invalid-argument'));
-    await assert.rejects(bench.prepare(''), coded('invalid-argument'));
+    await assert.rejects(bench.prepare(''), coded('unknown', /empty/));
     await assert.rejects(bench.prepare('new', '', { key: 'v'.repeat(4097) }), coded('invalid-argument'));
 
     await assert.rejects(bench.commit('new', 'missing'), coded('not-found', /"missing"/));

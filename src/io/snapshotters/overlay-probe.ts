@@ -1,5 +1,6 @@
 // Finds out what the kernel's overlay file system can do for a given directory: it must be mountable there, and
 // user namespaces and old kernels need options of their own.
+import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -8,6 +9,7 @@ import {
   readFileSync,
   rmSync,
   statfsSync,
+  statSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -29,22 +31,31 @@ export interface OverlayFeatures {
 
 const tmpfsMagic = 0x01021994;
 const fullRange = 4294967295;
+/** Holds what a probe was made under, when overlays worked; in `root`. */
+const provenFile = 'overlay-works';
 
 /**
  * Tries an overlay below `root`, which is made if missing. Throws `unimplemented` with the kernel's reason
- * when overlays do not work there.
+ * when overlays do not work there. That they do is remembered until the machine boots again: to unmount costs
+ * a start of the daemon tens of milliseconds.
  */
 export function probeOverlay(root: string, sys: Sys): OverlayFeatures {
   mkdirSync(root, { recursive: true, mode: 0o700 });
   const userNamespace = inUserNamespace();
-  const userxattr = userNamespace && needsUserxattr(root, sys);
-  const failure = tryOverlay(root, sys, userxattr ? ['userxattr'] : []);
-  if (failure !== undefined) {
-    throw fail(
-      'unimplemented',
-      `overlay mounts do not work on ${root}: ${messageOf(failure)}; use another file system or the native snapshotter`,
-      failure,
-    );
+  const circumstances = circumstancesOf(root);
+  const proven = readProven(root);
+  const known = proven?.circumstances === circumstances ? proven : undefined;
+  const userxattr = known?.userxattr ?? (userNamespace && needsUserxattr(root, sys));
+  if (known === undefined) {
+    const failure = tryOverlay(root, sys, userxattr ? ['userxattr'] : []);
+    if (failure !== undefined) {
+      throw fail(
+        'unimplemented',
+        `overlay mounts do not work on ${root}: ${messageOf(failure)}; use another file system or the native snapshotter`,
+        failure,
+      );
+    }
+    writeFileSync(path.join(root, provenFile), JSON.stringify({ circumstances, userxattr } satisfies Proven));
   }
   return {
     indexParameter: existsSync('/sys/module/overlay/parameters/index'),
@@ -53,6 +64,33 @@ export function probeOverlay(root: string, sys: Sys): OverlayFeatures {
     idMappedMounts: !userNamespace && kernelAtLeast(5, 19),
     userNamespace,
   };
+}
+
+interface Proven {
+  readonly circumstances: string;
+  readonly userxattr: boolean;
+}
+
+/** Whatever decides about overlays below `root`: this boot's kernel, the file system, who the daemon is to the kernel. */
+function circumstancesOf(root: string): string {
+  const { dev, ino } = statSync(root, { bigint: true });
+  const said = ['/proc/sys/kernel/random/boot_id', '/proc/self/uid_map'].map((file) =>
+    readFileSync(file, 'utf8'),
+  );
+  const caps = /^CapEff:.*$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[0];
+  return createHash('sha256')
+    .update(JSON.stringify([`${dev}`, `${ino}`, root, caps, ...said]))
+    .digest('hex');
+}
+
+/** undefined when nothing is remembered, or nothing that can be read: then it is probed. */
+function readProven(root: string): Proven | undefined {
+  try {
+    const { circumstances, userxattr } = JSON.parse(readFileSync(path.join(root, provenFile), 'utf8'));
+    return typeof userxattr === 'boolean' ? { circumstances, userxattr } : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Mounts a small overlay and removes a lower file through it. Answers what went wrong, undefined when it worked. */

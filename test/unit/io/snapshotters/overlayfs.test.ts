@@ -1,7 +1,15 @@
 // What the overlayfs snapshotter lays out and how it says to mount it.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chownSync, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { test } from 'node:test';
 import { codeOf } from '../../../../src/api/model/errors.ts';
 import type { BackendSnapshot } from '../../../../src/api/model/ports/snapshotter.ts';
@@ -173,16 +181,46 @@ test('probing says what this kernel can, and refuses where overlays do not work'
   assert.equal(features.userNamespace, false);
   assert.equal(features.userxattr, false);
   assert.equal(features.indexParameter, existsSync('/sys/module/overlay/parameters/index'));
-  assert.deepEqual(readdirSync(dir.sub('root')), []);
+  assert.deepEqual(readdirSync(dir.sub('root')), ['overlay-works']);
   const sys = { ...createSys() };
   sys.mount = () => {
     throw Object.assign(new Error('EINVAL: wrong fs'), { code: 'EINVAL' });
   };
   assert.throws(
-    () => probeOverlay(dir.sub('root'), sys),
+    () => probeOverlay(dir.sub('other'), sys),
     (error) => codeOf(error) === 'unimplemented' && /wrong fs/.test(String(error)),
   );
-  assert.deepEqual(readdirSync(dir.sub('root')), []);
+  assert.deepEqual(readdirSync(dir.sub('other')), []);
+});
+
+test('what a probe found holds for the directory and the boot that it was made in', needsRoot, async () => {
+  await using dir = scratch('overlay');
+  const features = probeOverlay(dir.sub('root'), createSys());
+  let mounts = 0;
+  const counting = { ...createSys() };
+  counting.mount = (...given) => {
+    mounts++;
+    createSys().mount(...given);
+  };
+  assert.deepEqual(probeOverlay(dir.sub('root'), counting), features);
+  assert.equal(mounts, 0);
+  const remembered = readFileSync(dir.sub('root/overlay-works'));
+  for (const other of [
+    '',
+    '{"circumstances":',
+    JSON.stringify({ ...JSON.parse(`${remembered}`), circumstances: 'of another boot' }),
+  ]) {
+    writeFileSync(dir.sub('root/overlay-works'), other);
+    mounts = 0;
+    assert.deepEqual(probeOverlay(dir.sub('root'), counting), features);
+    assert.equal(mounts, 1, other);
+    assert.deepEqual(readFileSync(dir.sub('root/overlay-works')), remembered);
+  }
+  mkdirSync(dir.sub('copy'));
+  writeFileSync(dir.sub('copy/overlay-works'), remembered);
+  mounts = 0;
+  probeOverlay(dir.sub('copy'), counting);
+  assert.equal(mounts, 1);
 });
 
 const mkfs = '/sbin/mkfs.ext4';

@@ -38,22 +38,37 @@ export async function reviveShim(
   const startable = !joined && binary !== undefined && runtime.revives(binary);
   if (!startable && !joined) return undefined;
   const signal = AbortSignal.any([stopping, AbortSignal.timeout(startDeadlineMs)]);
-  let connection: ShimConnection | undefined;
-  try {
-    connection = startable
-      ? await dialOrStart(deps, bundle, address, signal, () =>
-          runtime.start(bundle, { binary, options: undefined, signal }),
-        )
-      : await dialSuccessor(deps, bundle, address, signal);
-    const live: LiveShim = { ...dead, connection, version: address.version };
-    await (deps.probe ?? askState)(live, { deadlineMs: stateDeadlineMs, signal });
-    return live;
-  } catch (error) {
-    connection?.close();
-    stopping.throwIfAborted();
-    log.warn('no other shim has taken the task over', { bundle: bundle.path, error });
-    return undefined;
+  for (let attempt = 0; ; attempt++) {
+    let connection: ShimConnection | undefined;
+    try {
+      connection = startable
+        ? await dialOrStart(deps, bundle, address, signal, () =>
+            runtime.start(bundle, { binary, options: undefined, signal }),
+          )
+        : await dialSuccessor(deps, bundle, address, signal);
+      const live: LiveShim = { ...dead, connection, version: address.version };
+      await (deps.probe ?? askState)(live, { deadlineMs: stateDeadlineMs, signal });
+      return live;
+    } catch (error) {
+      // The queue of one that is just dying takes connections as well, and nobody answers on them.
+      const unanswered = connection !== undefined && (await hasEnded(connection));
+      connection?.close();
+      stopping.throwIfAborted();
+      if (!unanswered || attempt >= startsMax || signal.aborted) {
+        log.warn('no other shim has taken the task over', { bundle: bundle.path, error });
+        return undefined;
+      }
+      await new Promise((resolve) => setTimeout(resolve, restartMs * (attempt + 1)));
+    }
   }
+}
+
+/** Whether its end is known by now: a call that failed with it may be told first. */
+function hasEnded(connection: ShimConnection): Promise<boolean> {
+  return Promise.race([
+    connection.closed.then(() => true),
+    new Promise<boolean>((resolve) => setImmediate(resolve, false)),
+  ]);
 }
 
 async function askState(live: LiveShim, options: { deadlineMs: number; signal: AbortSignal }): Promise<void> {

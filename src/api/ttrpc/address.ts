@@ -41,7 +41,8 @@ export async function dial(address: string, options: DialOptions): Promise<Socke
     } catch (error) {
       if (stop.aborted) throw wrap(`dial ${address}`, stop.reason);
       const code = (error as { code?: unknown }).code;
-      const absent = code === 'ENOENT' || code === 'ECONNREFUSED';
+      // ECONNRESET: who listened there ended while the connection was in its queue.
+      const absent = code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ECONNRESET';
       // Its queue of connections is full: whoever listens there is busy or stopped, but there.
       const busy = code === 'EAGAIN';
       if (!busy && (!absent || options.retryMs === undefined)) {

@@ -19,7 +19,8 @@ import { startRegistry } from '../fixtures/registry.ts';
 import { mountsBelow } from '../fixtures/scratch.ts';
 import { subject } from './side.ts';
 
-const killCount = 50;
+/** Some of the thousand that `npm run crash` makes, whose workload pulls as well; more by hand. */
+const killCount = Number(process.env['TROUPE_PULL_KILLS'] ?? 15);
 const seed = Number(process.env['TROUPE_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
 /** Three layers of noise that no other round has, so that every round has something to fetch. */
